@@ -1,0 +1,205 @@
+"""Settings: from the environment (`SLUICE_*`) and one TOML file, checked before anything connects.
+
+Order, strongest first: environment, then the file named by SLUICE_CONFIG (or `sluice.toml` in the working folder),
+then the defaults. Nested names are joined by two underscores: SLUICE_KAFKA__SASL_MECHANISM. Four names that people
+already use are read as well: KAFKA_BOOTSTRAP, REDIS_URL, SCHEMA_REGISTRY_URL, SLUICE_STATE_DIR.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from schemas.topics import MAX_REQUEST_BYTES, Topics
+
+CONFIG_ENVIRONMENT = "SLUICE_CONFIG"
+
+
+class Section(BaseModel):
+    """A group of settings. An unknown name is an error, so that a typing slip is noticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsSettings(Section):
+    """Files in PEM. `ca_file` absent: the system's authorities. Both of certificate and key: mutual TLS."""
+
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    key_password: SecretStr | None = None
+    check_hostname: bool = True
+
+    @model_validator(mode="after")
+    def _certificate_and_key_together(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together: set both or neither")
+        for path in (self.ca_file, self.certificate_file, self.key_file):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{path}: no such file")
+        return self
+
+
+class KafkaSettings(Section):
+    """How to reach the brokers. The same settings serve aiokafka and Faust."""
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    oauth_token_url: str | None = Field(default=None, description="client-credentials endpoint, OAUTHBEARER")
+    oauth_scope: str | None = None
+    tls: TlsSettings = TlsSettings()
+    linger_ms: int = Field(default=0, ge=0, le=1000)
+    max_sends_in_flight: int = Field(default=256, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _sasl_is_complete(self) -> Self:
+        if self.security_protocol.startswith("SASL") != (self.sasl_mechanism is not None):
+            raise ValueError("sasl_mechanism goes with security_protocol SASL_PLAINTEXT or SASL_SSL")
+        if self.sasl_mechanism is not None and not (self.sasl_username and self.sasl_password):
+            raise ValueError("SASL needs sasl_username and sasl_password (for OAUTHBEARER: client id and secret)")
+        if self.sasl_mechanism == "OAUTHBEARER" and not self.oauth_token_url:
+            raise ValueError("OAUTHBEARER needs oauth_token_url")
+        return self
+
+
+class RedisSettings(Section):
+    """How to reach Redis: `redis://` or `rediss://` (TLS), with a Sentinel or Cluster where there is one."""
+
+    mode: Literal["single", "sentinel", "cluster"] = "single"
+    username: str | None = None
+    password: SecretStr | None = None
+    sentinels: list[str] = Field(default_factory=list, description="host:port of each, with mode=sentinel")
+    sentinel_service: str = "mymaster"
+    sentinel_password: SecretStr | None = None
+    tls: TlsSettings = TlsSettings()
+    key_prefix: str = Field(default="sluice", pattern=r"^[A-Za-z0-9._:-]+$")
+    shards: int = Field(default=1, ge=1, le=1024, description="hash tags that requests spread over; Cluster")
+    timeout_seconds: float = Field(default=2.0, gt=0)
+    max_connections: int = Field(default=64, ge=1)
+
+    @model_validator(mode="after")
+    def _sentinels_where_needed(self) -> Self:
+        if (self.mode == "sentinel") != bool(self.sentinels):
+            raise ValueError("sentinels goes with mode=sentinel: list them as host:port")
+        return self
+
+
+class RegistrySettings(Section):
+    """Schema registry. Without a URL records are single-object encoded."""
+
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: TlsSettings = TlsSettings()
+
+
+class AdmissionSettings(Section):
+    """What may be outstanding at once, over all workers."""
+
+    max_requests: int = Field(default=100_000, ge=1)
+    max_bytes: int = Field(default=2 * 1024**3, ge=1)
+    high_watermark: float = Field(default=0.8, gt=0, le=1)
+    low_watermark: float = Field(default=0.6, gt=0, le=1)
+
+
+class WorkerSettings(Section):
+    """How a worker works. Times in seconds."""
+
+    concurrency: int = Field(default=64, ge=1, le=2000, description="calls at once per lane process")
+    intake_concurrency: int = Field(default=64, ge=1, le=2000)
+    default_deadline_seconds: float = Field(default=4 * 3600, gt=0)
+    lease_seconds: float = Field(default=15, ge=0.5)
+    drain_seconds: float = Field(default=20, ge=0, description="for calls in flight, on SIGTERM")
+    max_request_bytes: int = Field(default=MAX_REQUEST_BYTES, ge=1024)
+    result_topics: list[str] = Field(default_factory=list, description="allow-list for result_topic")
+    session_timeout_seconds: float = Field(default=30, ge=6)
+
+
+class BridgeSettings(Section):
+    """The WebSocket bridge and its page."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    allow_all: bool = Field(default=False, description="clients may subscribe to every request (demo)")
+    allowed_origins: list[str] = Field(default_factory=list, description="besides the page's own")
+    max_connections: int = Field(default=10_000, ge=1)
+    max_subscriptions: int = Field(default=1_000, ge=1, description="request ids per connection")
+    send_buffer_events: int = Field(default=1_000, ge=1, description="per connection; then it is closed")
+    remembered_requests: int = Field(default=20_000, ge=1, description="newest requests kept for snapshots")
+    replay_seconds: float = Field(default=600, ge=0, description="how far back a starting bridge reads")
+
+
+class OpsSettings(Section):
+    """Where /metrics, /healthz and /readyz are served. Port 0: any free one, said in the log."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+
+
+class LogSettings(Section):
+    """Structured logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field(default="auto", description="auto: console on a terminal")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. See `sluice config` for the values in force."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SLUICE_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    kafka_bootstrap: str = Field(
+        default="127.0.0.1:9092", validation_alias=AliasChoices("KAFKA_BOOTSTRAP", "kafka_bootstrap")
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"), validation_alias=AliasChoices("REDIS_URL", "redis_url")
+    )
+    schema_registry_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("SCHEMA_REGISTRY_URL", "schema_registry_url")
+    )
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
+    topic_partitions: int = Field(default=6, ge=1, le=1000)
+    topic_replication: int = Field(default=-1, ge=-1, description="-1: the broker's default")
+    providers_file: Path | None = Field(default=None, description="absent: the simulated provider alone")
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    registry: RegistrySettings = RegistrySettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    worker: WorkerSettings = WorkerSettings()
+    bridge: BridgeSettings = BridgeSettings()
+    ops: OpsSettings = OpsSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(prefix=self.topic_prefix, partitions=self.topic_partitions)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+
+
+def config_file() -> Path:
+    """The settings file: SLUICE_CONFIG, else `sluice.toml` here. It need not exist, unless it was named."""
+    named = os.environ.get(CONFIG_ENVIRONMENT)
+    path = Path(named) if named else Path("sluice.toml")
+    if named and not path.is_file():
+        raise FileNotFoundError(f"{CONFIG_ENVIRONMENT}={named}: no such file")
+    return path

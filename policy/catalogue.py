@@ -1,0 +1,138 @@
+"""The catalogue of providers: which exist, and which models go to which. Read from `providers.toml`.
+
+Parsing is pure: text in, catalogue out, or a `CatalogueError` that names the line.
+"""
+
+import re
+import tomllib
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.base import ProviderName
+
+ModelPattern = str
+
+
+class CatalogueError(Exception):
+    """`providers.toml` cannot be used. The message has the form `file:line: where: what`."""
+
+    def __init__(self, what: str, *, source: str, line: int | None, where: str | None) -> None:
+        place = source if line is None else f"{source}:{line}"
+        super().__init__(": ".join(part for part in (place, where, what) if part))
+        self.line = line
+        self.where = where
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Timeouts(_Table):
+    """Limits of one call, in seconds. The request's deadline shortens `total`, never lengthens it."""
+
+    connect_seconds: float = Field(default=5, gt=0)
+    first_token_seconds: float = Field(default=60, gt=0)
+    stall_seconds: float = Field(default=30, gt=0, description="between two pieces of a stream")
+    total_seconds: float = Field(default=300, gt=0)
+
+
+class ProviderEntry(_Table):
+    """One provider. `options` is read by the provider's own file."""
+
+    type: str
+    models: list[ModelPattern] = Field(min_length=1)
+    default_model: str | None = None
+    base_url: str | None = Field(default=None, pattern=r"^https?://")
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
+    local: bool = False
+    concurrency: int | None = Field(default=None, ge=1, le=2000)
+    timeouts: Timeouts = Timeouts()
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """The model for requests that name none."""
+        return self.default_model or self.models[0]
+
+    def serves(self, model: str) -> bool:
+        """Whether this model goes here: by its full name, or by a pattern that ends in `*`."""
+        return any(
+            model.startswith(pattern[:-1]) if pattern.endswith("*") else model == pattern for pattern in self.models
+        )
+
+    @model_validator(mode="after")
+    def _has_a_default_model(self) -> Self:
+        if self.model.endswith("*"):
+            raise ValueError("models: the first one is the default and may not be a pattern; or set default_model")
+        return self
+
+
+class Defaults(_Table):
+    """Where a request goes that names neither a provider nor a model."""
+
+    provider: ProviderName | None = None
+
+
+class Catalogue(_Table):
+    """All providers of a deployment, in the file's order: the first that serves a model gets it."""
+
+    defaults: Defaults = Defaults()
+    providers: dict[ProviderName, ProviderEntry] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> Self:
+        name = self.defaults.provider
+        if name is not None and name not in self.providers:
+            raise ValueError(f"defaults.provider: there is no provider named {name}")
+        return self
+
+    @property
+    def default_provider(self) -> str:
+        return self.defaults.provider or next(iter(self.providers))
+
+
+SIMULATED_ONLY = Catalogue(
+    providers={"simulated": ProviderEntry(type="simulated", models=["reading-ease-1"], local=True)}
+)
+"""What a deployment has that names no file: enough for a first look, and for nothing that costs money."""
+
+
+def parse_catalogue(text: str, *, source: str = "providers.toml") -> Catalogue:
+    """Reads the text of a `providers.toml`. Raises `CatalogueError`."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found.group(1)) if found else None
+        raise CatalogueError(str(error), source=source, line=line, where=None) from error
+    try:
+        return Catalogue.model_validate(tables)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        path = [str(part) for part in detail["loc"] if part != "[key]"]
+        what = str(detail["msg"]).removeprefix("Value error, ")
+        raise CatalogueError(what, source=source, line=line_of(text, path), where=".".join(path) or None) from error
+
+
+def line_of(text: str, path: list[str]) -> int | None:
+    """The line of a dotted path in a TOML text: its key, else the nearest table above it. Counted from 1."""
+    best: tuple[int, int] | None = None
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+        key = re.match(r"\s*([A-Za-z0-9_\"'.-]+)\s*=", line)
+        if header:
+            table = _keys(header.group(1))
+            here = table
+        elif key:
+            here = table + _keys(key.group(1))
+        else:
+            continue
+        if here == path[: len(here)] and (best is None or len(here) > best[0]):
+            best = (len(here), number)
+    return best[1] if best else None
+
+
+def _keys(dotted: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in dotted.split(".")]
