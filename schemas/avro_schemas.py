@@ -31,7 +31,24 @@ def generated_schema(record_type: type[Record]) -> AvroSchema:
     schema = json.loads(text)
     if not isinstance(schema, dict):
         raise TypeError(f"{record_type.__name__}: a record schema was expected, not {type(schema).__name__}")
+    _drop_enum_defaults(schema)
     return schema
+
+
+def _drop_enum_defaults(schema: Any) -> None:
+    """Unset what a reader takes for a symbol it does not know, except where that is `unknown`.
+
+    py_avro_schema sets it to the first symbol: a reader that meets a newer word would read it as `public` or as
+    `queued`, and say nothing. Without a default it is an error.
+    """
+    if isinstance(schema, dict):
+        if schema.get("type") == "enum" and schema.get("default") != "unknown":
+            schema.pop("default", None)
+        for part in schema.values():
+            _drop_enum_defaults(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _drop_enum_defaults(part)
 
 
 @cache
@@ -48,7 +65,8 @@ def parse(schema: AvroSchema) -> AvroSchema:
 def fingerprint(schema: AvroSchema) -> bytes:
     """CRC-64-AVRO of the schema's canonical form: 8 bytes, little-endian, as single-object encoding has it."""
     canonical = fastavro.schema.to_parsing_canonical_form(schema)
-    return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))[::-1]
+    # fastavro's text is the little-endian form already: `"null"` gives 8a8f25cce724dd63.
+    return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
 
 
 @cache

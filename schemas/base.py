@@ -13,11 +13,16 @@ def _utc_milliseconds(moment: datetime) -> datetime:
     """What Avro's timestamp-millis can hold, so that a record survives the wire unchanged."""
     if moment.tzinfo is None:
         raise ValueError("needs a time zone, as in 2026-11-21T12:00:00Z")
-    return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
+    try:
+        return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
+    except OverflowError as error:
+        raise ValueError("is not between the years 1 and 9999 in UTC") from error
 
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=ID_PATTERN)]
 ProviderName = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Long = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+"""What Avro's long can hold: a number from outside that is larger would be read, and then not be written."""
 Timestamp = Annotated[datetime, AfterValidator(_utc_milliseconds)]
 Version = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[float, Field(ge=0)]
@@ -26,7 +31,7 @@ Milliseconds = Annotated[float, Field(ge=0)]
 class Part(BaseModel):
     """A named part of a record: immutable, and without room for a field that the schema does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Record(Part):

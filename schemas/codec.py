@@ -25,6 +25,8 @@ SINGLE_OBJECT_MARK = b"\xc3\x01"
 CONFLUENT_MARK = b"\x00"
 _CONFLUENT_HEADER = struct.Struct(">bI")
 _SINGLE_OBJECT_HEADER_BYTES = 10
+_MAX_FIELD_CHARACTERS = 200
+"""A path may hold a name that the sender made up, as long as the record itself; it goes into headers and logs."""
 
 
 class CodecError(Exception):
@@ -53,12 +55,21 @@ class InvalidRecordError(CodecError):
         self.fields = fields
 
 
+class SchemaUnavailableError(Exception):
+    """The schema that a record was written with could not be had now. The record may be good: try again later.
+
+    Not a `CodecError`, so that nobody takes an outage of the registry for a bad record.
+    """
+
+
 class Codec(Protocol):
     """What stages and clients need of a codec."""
 
     def encode(self, record: Record) -> bytes: ...
 
-    async def decode(self, record_type: type[R], data: bytes) -> R: ...
+    async def decode(self, record_type: type[R], data: bytes) -> R:
+        """Raises `CodecError` for the bytes, `SchemaUnavailableError` for the circumstances."""
+        ...
 
 
 class SingleObjectCodec:
@@ -171,7 +182,7 @@ def _validated(record_type: type[R], fields: dict[str, object]) -> R:
 def _first(error: ValidationError) -> tuple[str | None, str]:
     detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
     reason = str(detail["msg"]).removeprefix("Value error, ")
-    field = ".".join(str(part) for part in detail["loc"])
+    field = ".".join(str(part) for part in detail["loc"])[:_MAX_FIELD_CHARACTERS]
     if not field and ": " in reason:
         field, reason = reason.split(": ", 1)
     return field or None, reason
@@ -185,6 +196,8 @@ def _json_fields(data: bytes) -> dict[str, object]:
 def _framing_problem(data: bytes) -> str:
     if not data:
         return "the value is empty"
+    if data[:2] == SINGLE_OBJECT_MARK:
+        return f"cut off within the header of single-object encoding, after {len(data)} bytes"
     if data[:1] == CONFLUENT_MARK:
         return "Confluent wire format, and no schema registry is configured (SCHEMA_REGISTRY_URL)"
     return f"neither Avro single-object encoding (C3 01) nor JSON: it begins with {data[:2].hex(' ')}"

@@ -117,18 +117,37 @@ def dead_letter_headers(letter: DeadLetter, original: Headers) -> list[Header]:
 
 
 def read_dead_letter(headers: Headers, *, size_bytes: int) -> DeadLetter:
-    """The description of a dead letter, from its headers."""
-    timestamp_ms = header(headers, _DLT + "original-timestamp")
+    """The description of a dead letter, from its headers. What another program wrote there is passed over."""
     return DeadLetter(
         request_id=header(headers, _DLT_REQUEST_ID),
         tenant_id=header(headers, _DLT_TENANT_ID),
-        category=FailureCategory(header(headers, _DLT_CATEGORY) or "unknown"),
+        category=_category(header(headers, _DLT_CATEGORY)),
         message=header(headers, _DLT + "exception-message") or "",
         field=header(headers, _DLT_FIELD),
         original_topic=header(headers, _DLT + "original-topic") or "",
-        original_partition=int(header(headers, _DLT + "original-partition") or 0),
-        original_offset=int(header(headers, _DLT + "original-offset") or 0),
-        original_timestamp=datetime.fromtimestamp(int(timestamp_ms) / 1000, UTC) if timestamp_ms else None,
-        redrive_count=int(header(headers, _DLT_REDRIVE_COUNT) or 0),
+        original_partition=_number(headers, _DLT + "original-partition") or 0,
+        original_offset=_number(headers, _DLT + "original-offset") or 0,
+        original_timestamp=_moment(_number(headers, _DLT + "original-timestamp")),
+        redrive_count=_number(headers, _DLT_REDRIVE_COUNT) or 0,
         size_bytes=size_bytes,
     )
+
+
+def _category(word: str | None) -> FailureCategory:
+    try:
+        return FailureCategory(word or "unknown")
+    except ValueError:  # a newer version's word
+        return FailureCategory.UNKNOWN
+
+
+def _number(headers: Headers, name: str) -> int | None:
+    text = header(headers, name) or ""
+    # 18 digits fit into 64 bits. Spring writes these headers in binary.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _moment(timestamp_ms: int | None) -> datetime | None:
+    try:
+        return None if timestamp_ms is None else datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from schemas.base import Identifier, Part, ProviderName, Record, Timestamp
+from schemas.base import Identifier, Long, Part, ProviderName, Record, Timestamp
 from schemas.vocabulary import DuplicatePolicy, Kind, Priority, ProcessingMode, Role, Sensitivity
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -24,8 +24,8 @@ class Parameters(Part):
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    max_tokens: int | None = Field(default=None, gt=0)
-    seed: int | None = None
+    max_tokens: Long | None = Field(default=None, gt=0)
+    seed: Long | None = None
     stop: list[str] = Field(default_factory=list, max_length=4)
     system_prompt: str | None = None
 
@@ -44,7 +44,10 @@ class ResponseFormat(Part):
     @field_validator("json_schema")
     @classmethod
     def _is_an_object(cls, value: str) -> str:
-        is_object = isinstance(json.loads(value), dict)
+        try:
+            is_object = isinstance(json.loads(value), dict)
+        except RecursionError as error:
+            raise ValueError("is nested too deeply") from error
         if not is_object:
             raise ValueError('must be the JSON text of an object, such as {"type": "object", ...}')
         return value
@@ -56,7 +59,7 @@ class RoutingConstraints(Part):
     allowed_providers: list[ProviderName] = Field(default_factory=list)
     sensitivity: Sensitivity = Sensitivity.PUBLIC
     max_cost_usd: float | None = Field(default=None, gt=0)
-    max_latency_ms: int | None = Field(default=None, gt=0)
+    max_latency_ms: Long | None = Field(default=None, gt=0)
     prefer_local: bool = False
     min_confidence: float | None = Field(default=None, ge=0, le=1)
 

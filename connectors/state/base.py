@@ -2,6 +2,9 @@
 
 The truth is in Kafka. This state answers three questions that Kafka cannot: was this request seen before, who may
 call its provider now, and how did it end.
+
+Every step may be repeated by the one who made it, with the same arguments: a reply that was lost on its way does no
+harm. So after `StateUnavailableError` the step is simply made again.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,11 @@ from schemas.vocabulary import State
 
 class StateUnavailableError(Exception):
     """The store could not be reached or did not answer in time. The step may or may not have happened."""
+
+    def __init__(self, step: str, reason: str = "no answer") -> None:
+        super().__init__(f"{step}: {reason}")
+        self.step = step
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +35,10 @@ class Arrival:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Bounds on what is outstanding. Admission closes at `high`, and reopens at `low` (shares of the maxima)."""
+    """Bounds on what is outstanding. Admission closes at `high`, and reopens at `low` (shares of the maxima).
+
+    The request that reaches `high` is still let in, so no request is too large ever to pass.
+    """
 
     max_requests: int
     max_bytes: int
@@ -37,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """New, or the same record again before anyone claimed it: publish (again) at this version."""
+    """New, or the same record again before anyone claimed it: publish it (again) as QUEUED at this version."""
 
     version: int
     repeated: bool = False
@@ -52,13 +63,23 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Admission is closed."""
+    """Admission is closed. What is outstanding is that of the shard to which the request belongs."""
 
     outstanding_requests: int
     outstanding_bytes: int
 
 
-Admission = Admitted | Duplicate | Full
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """It has ended. `outcome` is what to publish (again), or None when it is known to be published."""
+
+    state: State
+    version: int
+    outcome: bytes | None
+
+
+Admission = Admitted | Settled | Duplicate | Full
+"""What to do with a record: publish its task, publish its end, say nothing, or wait."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +93,10 @@ class LostCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """The right to make attempt number `attempt` and to settle. `fence` grows with each claim."""
+    """The right to make attempt number `attempt` and to settle, once claimed and until somebody else claims.
+
+    `fence` grows with each claim, also across a store that lost its data: it is never below the clock's milliseconds.
+    """
 
     request_id: str
     fence: int
@@ -82,7 +106,11 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claimed:
-    """Go on. `lost_calls`: all that were lost in this request's life so far; `newly_lost`: the last claim's was."""
+    """Go on with `lease`.
+
+    `lost_calls` are all that were lost in this request's life so far, `newly_lost` says that the one just before this
+    attempt was. With `history_missing` the store does not know the beginning of this life: there may be more.
+    """
 
     lease: Lease
     lost_calls: tuple[LostCall, ...] = ()
@@ -97,15 +125,6 @@ class Busy:
     retry_after_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """It has ended. `outcome` is what to publish again, or None when it is known to be published."""
-
-    state: State
-    version: int
-    outcome: bytes | None
-
-
 Claim = Claimed | Busy | Settled
 
 
@@ -113,26 +132,33 @@ class StateStore(Protocol):
     """All methods raise `StateUnavailableError` when the store is away."""
 
     async def admit(self, arrival: Arrival, limits: Limits) -> Admission:
-        """Remembers a request once, counts it, and notes its deadline."""
-        ...
+        """Remembers a request once, counts it, and notes its deadline.
 
-    async def refuse(self, arrival: Arrival, state: State) -> Admission:
-        """Remembers a request that ends at the door (REJECTED, EXPIRED), without counting it.
-
-        `Admitted` asks to publish its end (`repeated` for the same record again); `Duplicate` asks for silence.
+        `Settled`: this very record was refused before; its end may not be published yet.
         """
         ...
 
-    async def claim(self, request_id: str, *, owner: str, lease_ms: int) -> Claim:
+    async def refuse(self, arrival: Arrival, state: State, outcome: bytes) -> Admission:
+        """Remembers a request that ends at the door (REJECTED, EXPIRED) with its outcome, without counting it.
+
+        `Settled` is the end to publish: this one, or the one that the same record met before. `Admitted`: the same
+        record was admitted before, and cannot be refused any more; it goes on, or is ended by claim and settle.
+        The version of an end at the door is 1.
+        """
+        ...
+
+    async def claim(self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None) -> Claim:
         """Takes the lease if nobody has it, and moves the request to PROCESSING.
 
         A lease that ended without an outcome counts as a lost call, and the new attempt's number is one higher.
         A request that the store does not know is created, with `history_missing`.
+        `token` is made up by the caller for this one claim (a uuid): when the claim is repeated because its reply
+        was lost, the same lease comes back. Without it the claim waits for that lease to end, as a lost call.
         """
         ...
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
-        """Prolongs leases, and returns those that were lost (to another claim, or to an end)."""
+        """Prolongs leases, and returns those that were lost (to another claim, to an end, or given back)."""
         ...
 
     async def release(self, lease: Lease, *, called: bool) -> None:
@@ -143,7 +169,7 @@ class StateStore(Protocol):
         """Moves the request to a terminal state and keeps the outcome until it is published.
 
         Exactly one caller wins and gets None. Others get how it ended, or what stands in their way: a `Settled`
-        whose state is not terminal says that another claim holds the lease now.
+        whose state is not terminal says that another claim holds the lease now, or that it was given back.
         """
         ...
 

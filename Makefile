@@ -1,0 +1,62 @@
+# Everything a newcomer needs is `make demo` and `make test`. Each installs what it needs into .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+# An environment of the caller's own must not be taken for the project's.
+unexport VIRTUAL_ENV
+
+UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
+RUN := .venv/bin/
+SYNC_FLAGS := --frozen --inexact --quiet
+DEMO_EXTRAS := --extra stack --extra openai
+TEST_EXTRAS := --extra stack --extra openai --extra registry
+
+.PHONY: help demo test lint types check unit integration bench up down schemas format clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(UV):
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 to 3.13 is needed: install it, or name one with PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "Python 3.11 to 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version)"; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+.PHONY: install-demo install-test
+install-demo: $(UV)
+	@$(UV) sync $(SYNC_FLAGS) --no-dev $(DEMO_EXTRAS)
+install-test: $(UV)
+	@$(UV) sync $(SYNC_FLAGS) $(TEST_EXTRAS)
+
+demo: install-demo ## compare a dozen essays through a real Kafka, live in the browser (DEMO_ARGS="--keep")
+	@$(RUN)sluice demo $(DEMO_ARGS)
+
+test: install-test ## everything: format, lint, types, layers, schemas, and all tests
+	@$(RUN)ruff format --check --quiet .
+	@$(RUN)ruff check --quiet .
+	@$(RUN)mypy --no-error-summary
+	@$(RUN)lint-imports --no-cache 2>&1 | tail -n 4
+	@$(RUN)python -m schemas.generate --check
+	@$(RUN)pytest $(TEST_ARGS)
+
+unit: install-test ## the tests that need neither Kafka nor a browser
+	@$(RUN)pytest -m "not integration and not browser and not chaos" $(TEST_ARGS)
+
+bench: install-test ## what the pipeline costs, against the raw Kafka hop (BENCH_ARGS="--json")
+	@$(RUN)python -m bench.overhead $(BENCH_ARGS)
+
+up: install-demo ## a local Kafka and Redis, until Ctrl-C
+	@$(RUN)sluice up
+
+down: install-demo ## stop what a crash left behind
+	@$(RUN)sluice down
+
+schemas: install-test ## write schemas/avro and schemas/asyncapi.json anew
+	@$(RUN)python -m schemas.generate
+
+format: install-test ## put the code into its form
+	@$(RUN)ruff format --quiet .
+	@$(RUN)ruff check --fix --quiet .
+
+clean: ## remove the environment and the local state
+	rm -rf .venv .state

@@ -1,0 +1,89 @@
+"""A plain reader of whole topics, without a consumer group: for clients, the command line, and checks."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import UnknownTopicOrPartitionError
+
+MAX_FETCH_BYTES = 8 * 1024 * 1024
+
+Start = Literal["beginning", "end"] | datetime
+
+
+class TopicReader:
+    """Reads every partition of some topics from a point on. An async context manager; iterate it for records.
+
+    Started at the `end`, everything written after `__aenter__` returned is seen.
+    """
+
+    def __init__(self, client_options: Mapping[str, Any], topics: Sequence[str], *, start: Start = "end") -> None:
+        self._consumer = AIOKafkaConsumer(
+            **client_options,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=MAX_FETCH_BYTES,
+        )
+        self._topics = list(topics)
+        self._start = start
+
+    async def __aenter__(self) -> "TopicReader":
+        await self._consumer.start()
+        try:
+            await self._assign()
+        except BaseException:
+            await self._consumer.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def _assign(self) -> None:
+        existing = await self._consumer.topics()
+        missing = [topic for topic in self._topics if topic not in existing]
+        if missing:
+            raise UnknownTopicOrPartitionError(f"no such topic: {', '.join(missing)} (sluice topics create)")
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in self._topics
+            for number in sorted(self._consumer.partitions_for_topic(topic) or ())
+        ]
+        self._consumer.assign(partitions)
+        if self._start == "beginning":
+            await self._consumer.seek_to_beginning(*partitions)
+        elif self._start == "end":
+            # A lazy seek would skip what is written between now and the first fetch: positions are fixed here.
+            for partition, offset in (await self._consumer.end_offsets(partitions)).items():
+                self._consumer.seek(partition, offset)
+        else:
+            await self._seek_to_time(partitions, self._start)
+
+    async def _seek_to_time(self, partitions: list[TopicPartition], moment: datetime) -> None:
+        milliseconds = int(moment.timestamp() * 1000)
+        found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, milliseconds))
+        ends = await self._consumer.end_offsets(partitions)
+        for partition in partitions:
+            position = found.get(partition)
+            self._consumer.seek(partition, position.offset if position else ends[partition])
+
+    async def __aiter__(self) -> AsyncIterator[ConsumerRecord]:
+        while True:
+            for record in await self.some(timeout_ms=1000):
+                yield record
+
+    async def some(self, *, timeout_ms: int) -> list[ConsumerRecord]:
+        """What has arrived, waiting up to `timeout_ms` for the first record."""
+        batches = await self._consumer.getmany(timeout_ms=timeout_ms)
+        return [record for records in batches.values() for record in records]
+
+    async def rest(self) -> list[ConsumerRecord]:
+        """Everything up to the end as it is now."""
+        partitions = list(self._consumer.assignment())
+        ends = await self._consumer.end_offsets(partitions)
+        records: list[ConsumerRecord] = []
+        while any([await self._consumer.position(part) < ends[part] for part in partitions]):
+            records.extend(await self.some(timeout_ms=200))
+        return records

@@ -1,0 +1,1 @@
+"""The commands of `sluice`, one file each. Layer `sluice`: they may import everything below."""

@@ -1,0 +1,179 @@
+"""Child processes that outlive us when they must, and are never confused with somebody else's.
+
+A process is known by its pid and its start time: a pid alone may have been given to another process since.
+Each child leads a session of its own, so a terminal's Ctrl-C reaches only us, and we stop the children in order.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from sluice.stack.errors import Cancelled, StartFailed
+
+# psutil derives a start time from the boot time, which moves by fractions when the clock is adjusted.
+_START_TIME_TOLERANCE_SECONDS = 1.0
+_POLL_SECONDS = 0.05
+_TAIL_BYTES = 8_192
+_ROTATE_BYTES = 10 * 1024**2
+
+
+class ProcessRecord(BaseModel):
+    """One process, as the state file names it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    started_at: float
+
+
+# Children of this process: only their parent learns how they ended, and must ask or they stay as zombies.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def spawn(argv: Sequence[str], *, cwd: Path, log_path: Path) -> ProcessRecord:
+    """Start `argv` in a session of its own, its output appended to `log_path`."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    _rotate(log_path)
+    with log_path.open("ab") as log:
+        child = subprocess.Popen(  # noqa: S603 - our own command lines, no shell
+            list(argv),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    return ProcessRecord(pid=child.pid, started_at=psutil.Process(child.pid).create_time())
+
+
+def is_alive(record: ProcessRecord) -> bool:
+    """Whether that very process runs, and not another one that was given its pid."""
+    return _find(record) is not None
+
+
+def end_reason(record: ProcessRecord) -> str | None:
+    """How that process ended, or None while it runs."""
+    child = _children.get(record.pid)
+    if child is not None and child.poll() is not None:
+        return f"it {_exit_text(child.returncode)}"
+    return None if is_alive(record) else "its process is gone"
+
+
+def terminate(record: ProcessRecord, *, grace_seconds: float) -> bool:
+    """SIGTERM, and SIGKILL after `grace_seconds`. False when that process was already gone."""
+    process = _find(record)
+    if process is None:
+        return False
+    _signal_session(record.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=grace_seconds)
+    except psutil.TimeoutExpired:
+        kill(record)
+    _reap(record.pid)
+    return True
+
+
+def kill(record: ProcessRecord) -> bool:
+    """SIGKILL, and wait until it is gone. False when that process was already gone."""
+    process = _find(record)
+    if process is None:
+        return False
+    _signal_session(record.pid, signal.SIGKILL)
+    with contextlib.suppress(psutil.TimeoutExpired):
+        process.wait(timeout=10)
+    _reap(record.pid)
+    return True
+
+
+def run_to_end(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    log_path: Path,
+    service: str,
+    cancelled: threading.Event,
+    timeout_seconds: float,
+) -> None:
+    """Run a command that ends by itself, and raise `StartFailed` when it fails or takes too long."""
+    program = Path(argv[0]).name
+    record = spawn(argv, cwd=cwd, log_path=log_path)
+    child = _children[record.pid]
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        while child.poll() is None:
+            if cancelled.wait(_POLL_SECONDS):
+                raise Cancelled(service)
+            if time.monotonic() > deadline:
+                raise StartFailed(
+                    service=service,
+                    reason=f"{program} took longer than {timeout_seconds:.0f} s",
+                    log_path=log_path,
+                    log_tail=tail(log_path),
+                )
+    finally:
+        kill(record)
+        _reap(record.pid)
+    if child.returncode != 0:
+        raise StartFailed(
+            service=service,
+            reason=f"{program} {_exit_text(child.returncode)}",
+            log_path=log_path,
+            log_tail=tail(log_path),
+        )
+
+
+def tail(log_path: Path, *, lines: int = 15) -> str:
+    """The last lines of a log file, however long it is."""
+    try:
+        with log_path.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - _TAIL_BYTES))
+            text = log.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _exit_text(returncode: int) -> str:
+    if returncode < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-returncode).name}"
+    return f"ended with exit code {returncode}"
+
+
+def _rotate(log_path: Path) -> None:
+    """Keep one older log, so that many starts do not fill the disk."""
+    with contextlib.suppress(FileNotFoundError):
+        if log_path.stat().st_size > _ROTATE_BYTES:
+            log_path.replace(log_path.with_suffix(".old.log"))
+
+
+def _reap(pid: int) -> None:
+    child = _children.pop(pid, None)
+    if child is not None:
+        child.wait()
+
+
+def _find(record: ProcessRecord) -> psutil.Process | None:
+    try:
+        process = psutil.Process(record.pid)
+        if abs(process.create_time() - record.started_at) > _START_TIME_TOLERANCE_SECONDS:
+            return None
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _signal_session(pid: int, number: signal.Signals) -> None:
+    """Every child of ours leads a process group of its own, whose id is its pid."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

@@ -1,0 +1,109 @@
+"""Ends: settled in the shared state by exactly one worker, then published, then marked as published."""
+
+import asyncio
+
+import structlog
+
+from connectors import metrics
+from connectors.state.base import Lease, Settled, StateUnavailableError
+from policy import results
+from schemas import LLMResult
+from schemas.attempt import Problem
+from schemas.codec import SingleObjectCodec, decode_single_object
+from schemas.envelope import Header
+from schemas.topics import MIB
+from schemas.vocabulary import FailureCategory, State
+from streams.context import StageContext
+from streams.patience import patiently
+from streams.records import RecordWriter
+
+log = structlog.get_logger(__name__)
+
+MAX_RESULT_BYTES = 4 * MIB - 64 * 1024
+"""What the results topic takes, less room for headers."""
+MARK_INTERVAL_SECONDS = 0.05
+_stored_form = SingleObjectCodec()
+
+
+class Ending:
+    """Settles and publishes results. Marks are written behind, in batches: losing one repeats a publish, no more."""
+
+    def __init__(self, context: StageContext, writer: RecordWriter) -> None:
+        self._context = context
+        self._writer = writer
+        self._to_mark: list[str] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._mark_forever(), name="mark-published")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._mark()
+
+    async def settle(self, lease: Lease, result: LLMResult, trace: list[Header], *, copy_to: str | None) -> bool:
+        """True: it has ended and is published, by us or by the one who was first. False: the lease is not ours."""
+        stored = _stored_form.encode(result)
+        if len(stored) > MAX_RESULT_BYTES:
+            result = _answer_too_large(result, len(stored))
+            stored = _stored_form.encode(result)
+        outcome = await patiently("settle", lambda: self._context.state.settle(lease, result.status, stored))
+        if outcome is None:
+            await self._publish(result, trace, copy_to)
+            _measure(result)
+            return True
+        if outcome.state.is_terminal:
+            await self.publish_again(outcome, lease.request_id)
+            return True
+        log.warning("fenced", request_id=lease.request_id, attempt=lease.attempt)
+        return False
+
+    async def publish_again(self, settled: Settled, request_id: str) -> None:
+        """Publishes an outcome that a crash may have kept from Kafka. Readers know repeats by their `ce_id`."""
+        if settled.outcome is None:
+            return
+        result = decode_single_object(LLMResult, settled.outcome)
+        log.info("outcome_published_again", request_id=request_id, state=result.status)
+        await self._publish(result, [], None)
+
+    async def _publish(self, result: LLMResult, trace: list[Header], copy_to: str | None) -> None:
+        records = [
+            self._writer.result(result, trace),
+            self._writer.status(results.ending_event(result), trace),
+            *(self._writer.attempt(attempt, trace) for attempt in result.attempts),
+        ]
+        if copy_to is not None:
+            records.append(self._writer.result(result, trace, topic=copy_to))
+        await self._context.producer.send_all(records)
+        self._to_mark.append(result.request_id)
+
+    async def _mark_forever(self) -> None:
+        while True:
+            await asyncio.sleep(MARK_INTERVAL_SECONDS)
+            await self._mark()
+
+    async def _mark(self) -> None:
+        marking, self._to_mark = self._to_mark, []
+        if not marking:
+            return
+        try:
+            await self._context.state.published(marking)
+        except StateUnavailableError as error:
+            log.warning("published_not_marked", count=len(marking), error=str(error))
+
+
+def _answer_too_large(result: LLMResult, size_bytes: int) -> LLMResult:
+    problem = Problem(
+        category=FailureCategory.TOO_LARGE,
+        message=f"the answer makes a result of {size_bytes:,} bytes, and {MAX_RESULT_BYTES:,} fit",
+        remedy="ask for less with parameters.max_tokens",
+    )
+    return result.model_copy(update={"status": State.FAILED, "answer": None, "problem": problem})
+
+
+def _measure(result: LLMResult) -> None:
+    reason = result.problem.category if result.problem else "ok"
+    metrics.requests_ended.labels(result.status, reason).inc()
+    metrics.overhead_seconds.observe(result.timings.overhead_ms / 1000)

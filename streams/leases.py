@@ -1,0 +1,113 @@
+"""Leases of running calls: renewed together while they run, and the way to interrupt a call from outside of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from enum import StrEnum, auto
+from typing import TypeVar
+
+import structlog
+
+from connectors.state.base import Lease, StateStore, StateUnavailableError
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+RENEWALS_PER_LEASE = 3
+
+
+class Interruption(StrEnum):
+    """Why a call was ended from outside."""
+
+    LEASE_LOST = auto()
+    SHUTDOWN = auto()
+
+
+class HeldLease:
+    """A lease in use. `interrupt` ends the call that `run` is waiting for, and nothing else."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.interruption: Interruption | None = None
+        self._scope: asyncio.Timeout | None = None
+
+    def interrupt(self, reason: Interruption) -> None:
+        if self.interruption is None:
+            self.interruption = reason
+            if self._scope is not None:
+                self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def run(self, start_call: Callable[[], Awaitable[T]]) -> T | Interruption:
+        """The call's own result, or why it was ended."""
+        if self.interruption is not None:
+            return self.interruption
+        self._scope = scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                return await start_call()
+        except TimeoutError:
+            reason = self._interruption_seen()
+            if reason is None or not scope.expired():
+                raise
+            return reason
+        finally:
+            self._scope = None
+
+    def _interruption_seen(self) -> Interruption | None:
+        return self.interruption
+
+
+class LeaseKeeper:
+    """Renews all leases of a process in one step, a few times per lease length."""
+
+    def __init__(self, state: StateStore, *, lease_seconds: float) -> None:
+        self._state = state
+        self._lease_ms = int(lease_seconds * 1000)
+        self._interval_seconds = lease_seconds / RENEWALS_PER_LEASE
+        self._held: dict[tuple[str, int], HeldLease] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def lease_ms(self) -> int:
+        return self._lease_ms
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._renew_forever(), name="lease-keeper")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    @asynccontextmanager
+    async def hold(self, lease: Lease) -> AsyncIterator[HeldLease]:
+        """Keeps the lease alive for the length of the block."""
+        key = (lease.request_id, lease.fence)
+        held = self._held[key] = HeldLease(lease)
+        try:
+            yield held
+        finally:
+            del self._held[key]
+
+    def interrupt_all(self, reason: Interruption) -> int:
+        """Ends all running calls. Returns how many leases were held."""
+        for held in list(self._held.values()):
+            held.interrupt(reason)
+        return len(self._held)
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_seconds)
+            leases = [held.lease for held in self._held.values()]
+            if not leases:
+                continue
+            try:
+                lost = await self._state.renew(leases, lease_ms=self._lease_ms)
+            except StateUnavailableError as error:
+                log.warning("leases_not_renewed", count=len(leases), error=str(error))
+                continue
+            for lease in lost:
+                held_lease = self._held.get((lease.request_id, lease.fence))
+                if held_lease is not None:
+                    log.warning("lease_lost", request_id=lease.request_id, attempt=lease.attempt)
+                    held_lease.interrupt(Interruption.LEASE_LOST)

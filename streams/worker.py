@@ -1,0 +1,201 @@
+"""One worker process: builds a stage with its connections, runs it until told to stop, and drains it.
+
+On SIGTERM or SIGINT: read no more; let running calls end for `worker.drain_seconds`; end the rest, uncommitted, and
+give their leases back; commit what is done; leave the group. Another worker goes on at once.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import faust
+import structlog
+from connectors.kafka.client import client_options
+from connectors.providers.pricing_file import load_prices
+from connectors.providers.registry import build_provider
+from connectors.schema_registry import open_codec
+from connectors.state.connect import open_state
+
+from connectors.kafka.producer import Producer
+from connectors.ops import OpsServer, Readiness
+from connectors.settings import Settings
+from policy.catalogue import Catalogue
+from streams.context import StageContext
+from streams.ending import Ending
+from streams.faust_app import build_app
+from streams.intake import Intake
+from streams.lane import Lane
+from streams.leases import Interruption, LeaseKeeper
+from streams.pool import Pool
+from streams.records import RecordWriter
+
+log = structlog.get_logger(__name__)
+
+RECORDS_PER_CALL_SLOT = 2
+"""Records a lane holds beyond its calls: those that wait for somebody else's lease must not take up call slots."""
+APP_STOP_SECONDS = 20.0
+SETTLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """What the runner needs of a stage."""
+
+    role: str
+    group: str
+    topic: str
+    pool: Pool
+    interrupt: Callable[[], int]
+
+
+async def run_intake(settings: Settings, catalogue: Catalogue) -> int:
+    """Runs an intake worker until it is told to stop. Returns the exit code."""
+    async with AsyncExitStack() as stack:
+        context = await stack.enter_async_context(_open_context(settings, catalogue))
+        intake = Intake(context)
+        pool = Pool(intake.handle, limit=settings.worker.intake_concurrency, stage="intake")
+        stage = Stage(
+            role="intake",
+            group=f"{settings.topic_prefix}sluice.intake",
+            topic=settings.topics.requests,
+            pool=pool,
+            interrupt=lambda: 0,
+        )
+        return await _run(stage, settings)
+
+
+async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str) -> int:
+    """Runs a worker of one provider's lane until it is told to stop. Returns the exit code."""
+    entry = catalogue.providers[provider_name]
+    concurrency = entry.concurrency or settings.worker.concurrency
+    async with AsyncExitStack() as stack:
+        provider = build_provider(provider_name, entry)
+        stack.push_async_callback(provider.close)
+        context = await stack.enter_async_context(_open_context(settings, catalogue))
+        leases = LeaseKeeper(context.state, lease_seconds=settings.worker.lease_seconds)
+        leases.start()
+        stack.push_async_callback(leases.close)
+        ending = Ending(context, RecordWriter(context.codec, settings.topics, f"/sluice/lane/{provider_name}"))
+        ending.start()
+        stack.push_async_callback(ending.close)
+        lane = Lane(
+            context,
+            name=provider_name,
+            entry=entry,
+            provider=provider,
+            prices=load_prices(),
+            concurrency=concurrency,
+            leases=leases,
+            ending=ending,
+        )
+        pool = Pool(lane.handle, limit=concurrency * RECORDS_PER_CALL_SLOT, stage="lane")
+        stage = Stage(
+            role=f"lane-{provider_name}",
+            group=f"{settings.topic_prefix}sluice.lane.{provider_name}",
+            topic=settings.topics.lane(provider_name),
+            pool=pool,
+            interrupt=lambda: leases.interrupt_all(Interruption.SHUTDOWN),
+        )
+        return await _run(stage, settings)
+
+
+@asynccontextmanager
+async def _open_context(settings: Settings, catalogue: Catalogue) -> AsyncIterator[StageContext]:
+    async with AsyncExitStack() as stack:
+        state = open_state(settings)
+        stack.push_async_callback(state.close)
+        codec = await stack.enter_async_context(open_codec(settings))
+        producer = Producer(
+            client_options(settings),
+            linger_ms=settings.kafka.linger_ms,
+            max_in_flight=settings.kafka.max_sends_in_flight,
+        )
+        await stack.enter_async_context(producer)
+        yield StageContext(
+            settings=settings,
+            catalogue=catalogue,
+            state=state,
+            producer=producer,
+            codec=codec,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+        )
+
+
+async def _run(stage: Stage, settings: Settings) -> int:
+    stop = stop_event()
+    app = build_app(
+        group=stage.group,
+        topic=stage.topic,
+        pool=stage.pool,
+        client_options=client_options(settings),
+        settings=settings.worker,
+    )
+    readiness = Readiness(
+        checks={
+            "partitions_assigned": lambda: app.started and bool(app.consumer.assignment()),
+            "not_rebalancing": lambda: not app.rebalancing,
+            "not_stopping": lambda: not stop.is_set(),
+        }
+    )
+    ops = OpsServer(settings.ops, readiness, role=stage.role)
+    await ops.start()
+    try:
+        await app.start()
+        log.info("worker_started", group=stage.group, topic=stage.topic)
+        await _until_stopped(stop, app)
+        log.info("worker_stopping", in_flight=stage.pool.in_flight, crashed=app.crashed)
+        await _drain(stage, settings.worker.drain_seconds)
+        return 1 if app.crashed else 0
+    finally:
+        await _stop_app(app)
+        await ops.close()
+        log.info("worker_stopped")
+
+
+async def _until_stopped(stop: asyncio.Event, app: faust.App) -> None:
+    """Until a signal, or until Faust gives up (it stops by itself then)."""
+    signalled = asyncio.create_task(stop.wait())
+    ended = asyncio.create_task(app.wait_until_stopped())
+    await asyncio.wait([signalled, ended], return_when=asyncio.FIRST_COMPLETED)
+    for task in (signalled, ended):
+        task.cancel()
+
+
+async def _drain(stage: Stage, drain_seconds: float) -> None:
+    if await stage.pool.drain(drain_seconds):
+        return
+    interrupted = stage.interrupt()
+    cancelled = 0
+    # Interrupted calls give back their leases; whoever has its answer already may still settle and publish.
+    if not await stage.pool.drain(SETTLE_SECONDS):
+        cancelled = await stage.pool.cancel()
+    log.warning("left_uncommitted", calls_interrupted=interrupted, records_cancelled=cancelled)
+
+
+async def _stop_app(app: faust.App) -> None:
+    """Commits what is done and leaves the group. Bounded: with Kafka away there is nobody to leave."""
+    try:
+        async with asyncio.timeout(APP_STOP_SECONDS):
+            if app.started and not app.crashed:
+                await app.consumer.commit()
+            await app.stop()
+    except TimeoutError:
+        log.warning("stop_timed_out", seconds=APP_STOP_SECONDS)
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT. A second signal ends the process at once, as if it had never been caught."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop

@@ -1,0 +1,26 @@
+"""Why the bridge closes a connection, and whether the client should come back.
+
+1000 to 1013 are used as RFC 6455 and IANA have them. Of ours, 4400 to 4499 say "do not reconnect", and 4500 to 4599
+"reconnect": a client that meets one it does not know can go by that.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class _Reason(NamedTuple):
+    code: int
+    text: str
+    reconnect: bool
+
+
+class Close(_Reason, Enum):
+    """Every way in which the bridge ends a connection. `text` goes into the close frame (at most 123 bytes)."""
+
+    GOING_AWAY = 1001, "the bridge is shutting down", True
+    NOT_TEXT = 1003, "commands are text frames of JSON", False
+    TOO_BIG = 1009, "the frame is larger than the bridge accepts", False
+    UNRESPONSIVE = 1011, "keepalive ping timeout", True
+    FULL = 1013, "the bridge has as many connections as it takes", True
+    INVALID_COMMANDS = 4400, "too many invalid commands in a row", False
+    SLOW_CLIENT = 4500, "the client reads too slowly", True
