@@ -3,15 +3,17 @@
 Parsing is pure: text in, catalogue out, or a `CatalogueError` that names the line.
 """
 
+import difflib
 import re
 import tomllib
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from schemas.base import ProviderName
 
-ModelPattern = str
+ModelPattern = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^*]*\*?$")]
+"""A model's full name, or the start of one and a `*`."""
 
 
 class CatalogueError(Exception):
@@ -20,12 +22,15 @@ class CatalogueError(Exception):
     def __init__(self, what: str, *, source: str, line: int | None, where: str | None) -> None:
         place = source if line is None else f"{source}:{line}"
         super().__init__(": ".join(part for part in (place, where, what) if part))
+        self.what = what
+        self.source = source
         self.line = line
         self.where = where
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: `local = "false"` is a string, and a string is not taken for a truth value.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Timeouts(_Table):
@@ -43,7 +48,7 @@ class ProviderEntry(_Table):
     type: str
     models: list[ModelPattern] = Field(min_length=1)
     default_model: str | None = None
-    base_url: str | None = Field(default=None, pattern=r"^https?://")
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
     local: bool = False
     concurrency: int | None = Field(default=None, ge=1, le=2000)
@@ -61,10 +66,20 @@ class ProviderEntry(_Table):
             model.startswith(pattern[:-1]) if pattern.endswith("*") else model == pattern for pattern in self.models
         )
 
+    # A rule that concerns several settings names the one to change first, as `setting: what`: errors point there.
+
     @model_validator(mode="after")
     def _has_a_default_model(self) -> Self:
         if self.model.endswith("*"):
             raise ValueError("models: the first one is the default and may not be a pattern; or set default_model")
+        if not self.serves(self.model):
+            raise ValueError("default_model: must be one of models, or fit one of its patterns")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_secrets_out(self) -> Self:
+        if self.base_url is not None and "@" in self.base_url.split("/")[2]:
+            raise ValueError("base_url: may not hold a user name or password; name a variable in api_key_env")
         return self
 
 
@@ -104,24 +119,44 @@ def parse_catalogue(text: str, *, source: str = "providers.toml") -> Catalogue:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"at line (\d+)", str(error))
-        line = int(found.group(1)) if found else None
+        line = int(found.group(1)) if found else max(1, len(text.splitlines()))
         raise CatalogueError(str(error), source=source, line=line, where=None) from error
     try:
         return Catalogue.model_validate(tables)
     except ValidationError as error:
-        detail = error.errors(include_url=False, include_input=False)[0]
-        path = [str(part) for part in detail["loc"] if part != "[key]"]
-        what = str(detail["msg"]).removeprefix("Value error, ")
-        raise CatalogueError(what, source=source, line=line_of(text, path), where=".".join(path) or None) from error
+        raise catalogue_error(error, text=text, source=source) from error
+
+
+def catalogue_error(error: ValidationError, *, text: str, source: str, under: tuple[str, ...] = ()) -> CatalogueError:
+    """What pydantic found wrong, with its place in the text. `under`: the table that was validated."""
+    faults = [_fault(detail["loc"], detail["type"], detail["msg"], under) for detail in error.errors()]
+    # What stands in the file comes before what is missing from it: a misspelt name causes both.
+    path, what = next((fault for fault in faults if line_of(text, fault[0]) is not None), faults[0])
+    return CatalogueError(what, source=source, line=line_of(text, path) or 1, where=".".join(path) or None)
+
+
+def _fault(location: tuple[int | str, ...], kind: str, message: str, under: tuple[str, ...]) -> tuple[list[str], str]:
+    path = [*under, *(str(step) for step in location if step != "[key]")]
+    if kind == "extra_forbidden":
+        similar = difflib.get_close_matches(path[-1], _KNOWN_NAMES, n=1)
+        return path, "there is no such setting" + (f"; did you mean {similar[0]}?" if similar else "")
+    message = message.removeprefix("Value error, ")
+    setting, named, what = message.partition(": ")
+    if kind == "value_error" and named:
+        return [*path, *setting.split(".")], what
+    return path, message
+
+
+_KNOWN_NAMES = sorted({name for table in (Catalogue, Defaults, ProviderEntry, Timeouts) for name in table.model_fields})
 
 
 def line_of(text: str, path: list[str]) -> int | None:
-    """The line of a dotted path in a TOML text: its key, else the nearest table above it. Counted from 1."""
+    """The line of a dotted path in a TOML text: its key, else the nearest table around it. Counted from 1."""
     best: tuple[int, int] | None = None
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
-        key = re.match(r"\s*([A-Za-z0-9_\"'.-]+)\s*=", line)
+        key = re.match(r"\s*([A-Za-z0-9_\"'. -]+?)\s*=", line)
         if header:
             table = _keys(header.group(1))
             here = table
@@ -129,10 +164,12 @@ def line_of(text: str, path: list[str]) -> int | None:
             here = table + _keys(key.group(1))
         else:
             continue
-        if here == path[: len(here)] and (best is None or len(here) > best[0]):
-            best = (len(here), number)
+        shared = min(len(here), len(path))
+        if shared and here[:shared] == path[:shared] and (best is None or shared > best[0]):
+            best = (shared, number)
     return best[1] if best else None
 
 
 def _keys(dotted: str) -> list[str]:
-    return [part.strip().strip("\"'") for part in dotted.split(".")]
+    """The steps of a dotted TOML key. A quoted step may hold dots."""
+    return [part.strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+", dotted)]

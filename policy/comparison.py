@@ -117,16 +117,21 @@ def confidence_to_unit_interval(confidence: float) -> float:
 def strict_json(text: str) -> Any:
     """The JSON value that the text is. Raises `NotJsonError`.
 
-    Python's own reader takes a name given twice, NaN and Infinity: what those stand for would have to be guessed.
+    Python's own reader takes a name given twice, NaN and Infinity, for which a meaning would have to be guessed, and
+    halves of characters, which no codec could write again.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_repeated_names, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=_without_repeated_names, parse_constant=_refuse_constant)
+        json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise NotJsonError(f"not JSON: {error.msg} at character {error.pos}") from error
+    except UnicodeEncodeError as error:
+        raise NotJsonError("no JSON that can be read: it escapes half a character") from error
     except NotJsonError:
         raise
     except (ValueError, RecursionError) as error:
         raise NotJsonError("no JSON that can be read: nested too deep, or a number too long") from error
+    return value
 
 
 def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

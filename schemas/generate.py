@@ -29,7 +29,11 @@ class ReleaseError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m schemas.generate", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m schemas.generate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file differs")
     action.add_argument("--release", metavar="VERSION", type=_version, help="keep today's schemas under this version")
@@ -55,7 +59,9 @@ def generated_files() -> dict[Path, str]:
 def drifted() -> list[Path]:
     """The files that differ from what would be generated: changed, missing, or left over from a record now gone."""
     wanted = generated_files()
-    differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    differing = [
+        path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
     return sorted([*differing, *_left_over(wanted)])
 
 

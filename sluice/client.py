@@ -1,17 +1,19 @@
 """The Python client: submit requests, and read their results from Kafka with repeats removed.
 
-    async with Client(Settings()) as client:
-        result = await client.call(LLMRequest(request_id="essay-7", messages=[...]))
+async with Client(Settings()) as client:
+    result = await client.call(LLMRequest(request_id="essay-7", messages=[...]))
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from typing import Any
 
 from connectors.kafka.client import client_options
+from connectors.schema_registry import open_codec
+
 from connectors.kafka.producer import Outgoing, Producer
 from connectors.kafka.reader import TopicReader
-from connectors.schema_registry import open_codec
 from connectors.settings import Settings
 from connectors.tracing import outgoing
 from schemas import LLMRequest, LLMResult
@@ -102,7 +104,8 @@ class Client:
     async def _unless_reading_fails(self, ended: asyncio.Future[LLMResult]) -> LLMResult:
         if self._reading is None:
             raise RuntimeError("the reader is not started")
-        await asyncio.wait([ended, self._reading], return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [ended, self._reading]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             self._reading.result()
         return await ended

@@ -1,11 +1,12 @@
 """Ends: settled in the shared state by exactly one worker, then published, then marked as published."""
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
 from connectors import metrics
-from connectors.state.base import Lease, Settled, StateUnavailableError
+from connectors.state.base import Admitted, Arrival, Duplicate, Full, Lease, Settled, StateUnavailableError
 from policy import results
 from schemas import LLMResult
 from schemas.attempt import Problem
@@ -43,30 +44,42 @@ class Ending:
             await asyncio.wait([self._task])
         await self._mark()
 
-    async def settle(self, lease: Lease, result: LLMResult, trace: list[Header], *, copy_to: str | None) -> bool:
+    async def settle(self, lease: Lease, result: LLMResult, trace: list[Header], *, copy_to: str | None = None) -> bool:
         """True: it has ended and is published, by us or by the one who was first. False: the lease is not ours."""
-        stored = _stored_form.encode(result)
-        if len(stored) > MAX_RESULT_BYTES:
-            result = _answer_too_large(result, len(stored))
-            stored = _stored_form.encode(result)
+        result, stored = _fitting(result)
         outcome = await patiently("settle", lambda: self._context.state.settle(lease, result.status, stored))
         if outcome is None:
             await self._publish(result, trace, copy_to)
             _measure(result)
             return True
         if outcome.state.is_terminal:
-            await self.publish_again(outcome, lease.request_id)
+            await self.publish(outcome, lease.request_id)
             return True
         log.warning("fenced", request_id=lease.request_id, attempt=lease.attempt)
         return False
 
-    async def publish_again(self, settled: Settled, request_id: str) -> None:
-        """Publishes an outcome that a crash may have kept from Kafka. Readers know repeats by their `ce_id`."""
+    async def refuse(self, arrival: Arrival, result: LLMResult, trace: list[Header]) -> Admitted | Duplicate | None:
+        """Ends a request at the door. None: it has ended so, or as the same record did before, and is published.
+
+        `Admitted`: the same record was let in before, and must go on. `Duplicate`: another one has its id.
+        """
+        stored = _stored_form.encode(result)
+        admission = await patiently("refuse", lambda: self._context.state.refuse(arrival, result.status, stored))
+        if isinstance(admission, Settled):
+            await self.publish(admission, arrival.request_id, trace)
+            _measure(result)
+            return None
+        if isinstance(admission, Full):
+            raise TypeError("a refusal is not counted, so there is always room for it")
+        return admission
+
+    async def publish(self, settled: Settled, request_id: str, trace: Sequence[Header] = ()) -> None:
+        """Publishes a stored outcome, unless it is known to be in Kafka. Readers know repeats by their `ce_id`."""
         if settled.outcome is None:
             return
         result = decode_single_object(LLMResult, settled.outcome)
-        log.info("outcome_published_again", request_id=request_id, state=result.status)
-        await self._publish(result, [], None)
+        log.debug("outcome_published", request_id=request_id, state=result.status)
+        await self._publish(result, list(trace), None)
 
     async def _publish(self, result: LLMResult, trace: list[Header], copy_to: str | None) -> None:
         records = [
@@ -94,13 +107,18 @@ class Ending:
             log.warning("published_not_marked", count=len(marking), error=str(error))
 
 
-def _answer_too_large(result: LLMResult, size_bytes: int) -> LLMResult:
+def _fitting(result: LLMResult) -> tuple[LLMResult, bytes]:
+    """The result and its stored form; a result that no topic would take becomes a failure that says so."""
+    stored = _stored_form.encode(result)
+    if len(stored) <= MAX_RESULT_BYTES:
+        return result, stored
     problem = Problem(
         category=FailureCategory.TOO_LARGE,
-        message=f"the answer makes a result of {size_bytes:,} bytes, and {MAX_RESULT_BYTES:,} fit",
+        message=f"the answer makes a result of {len(stored):,} bytes, and {MAX_RESULT_BYTES:,} fit",
         remedy="ask for less with parameters.max_tokens",
     )
-    return result.model_copy(update={"status": State.FAILED, "answer": None, "problem": problem})
+    smaller = result.model_copy(update={"status": State.FAILED, "answer": None, "problem": problem})
+    return smaller, _stored_form.encode(smaller)
 
 
 def _measure(result: LLMResult) -> None:

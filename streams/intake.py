@@ -6,11 +6,14 @@ decode -> validate -> route -> admit -> QUEUED and the lane task, together.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
 
 import structlog
 
 from connectors import metrics
-from connectors.state.base import Admitted, Arrival, Duplicate, Full, Limits
+from connectors.kafka.producer import Outgoing
+from connectors.state.base import Admitted, Arrival, Claimed, Duplicate, Full, Limits, Settled
 from connectors.tracing import processing_span
 from policy import results, validation
 from policy.results import Identity
@@ -22,12 +25,15 @@ from schemas.envelope import Header
 from schemas.task import RoutingDecision
 from schemas.vocabulary import FailureCategory, ProcessingMode, State
 from streams.context import Delivery, StageContext
+from streams.ending import Ending
 from streams.patience import patiently
 from streams.records import RecordWriter
 
 log = structlog.get_logger(__name__)
 
 FULL_RETRY_AFTER_SECONDS = 10.0
+MIN_PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,9 @@ class _Refusal:
 class Intake:
     """Handles one record of the request topic at a time. Safe to run many at once."""
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, context: StageContext, ending: Ending) -> None:
         self._context = context
+        self._ending = ending
         self._settings = context.settings
         self._writer = RecordWriter(context.codec, context.settings.topics, "/sluice/intake")
         admission = context.settings.admission
@@ -61,7 +68,9 @@ class Intake:
         with processing_span("process llm.requests", delivery.headers, attributes) as trace:
             accepted = await self._read(delivery)
             if isinstance(accepted, _Refusal):
-                await self._refuse(delivery, accepted, trace)
+                admitted = await self._refuse(delivery, accepted, trace)
+                if admitted is not None and accepted.who is not None:
+                    await self._end_admitted(delivery, accepted.who, accepted.problem, trace)
             else:
                 await self._admit(delivery, *accepted, trace)
 
@@ -100,24 +109,9 @@ class Intake:
             size_bytes=len(delivery.value),
             deadline_ms=int(deadline.timestamp() * 1000),
         )
-        tries = 0
-        while True:
-            if self._context.now() >= deadline:
-                refusal = _Refusal(State.EXPIRED, validation.deadline_passed(deadline), results.identity(request))
-                await self._refuse(delivery, refusal, trace)
-                return
-            admission = await patiently("admit", lambda: self._context.state.admit(arrival, self._limits))
-            if isinstance(admission, Duplicate):
-                _note_duplicate(request.request_id, admission)
-                return
-            if isinstance(admission, Admitted):
-                break
-            if request.processing_mode is ProcessingMode.IMMEDIATE:
-                refusal = _Refusal(State.REJECTED, _queue_full(admission), results.identity(request))
-                await self._refuse(delivery, refusal, trace)
-                return
-            tries += 1
-            await self._wait_for_room(tries)
+        admission = await self._admission(delivery, request, arrival, deadline, trace)
+        if admission is None:
+            return
         now = self._context.now()
         task = LaneTask(
             request=request,
@@ -130,45 +124,52 @@ class Intake:
         queued = results.progress_event(task, State.QUEUED, version=admission.version, attempt=0, now=now)
         await self._context.producer.send_all([self._writer.status(queued, trace), self._writer.task(task, trace)])
 
-    async def _wait_for_room(self, tries: int) -> None:
-        """The record waits unacknowledged, and with the pool full nothing more is read: the queue is in Kafka."""
-        if tries == 1:
-            metrics.admission_waits.inc()
-        await asyncio.sleep(min(2.0, 0.05 * 2 ** min(tries, 6)))
+    async def _admission(
+        self, delivery: Delivery, request: LLMRequest, arrival: Arrival, deadline: datetime, trace: list[Header]
+    ) -> Admitted | None:
+        """The admission, waiting for room where the request allows it. None: it ended here, or had before.
 
-    async def _refuse(self, delivery: Delivery, refusal: _Refusal, trace: list[Header]) -> None:
+        A record that waits is not acknowledged, and with the pool full nothing more is read: the queue is in Kafka.
+        """
+        who = results.identity(request)
+        for tries in count():
+            if self._context.now() >= deadline:
+                expired = _Refusal(State.EXPIRED, validation.deadline_passed(deadline), who)
+                return await self._refuse(delivery, expired, trace)
+            admission = await patiently("admit", lambda: self._context.state.admit(arrival, self._limits))
+            if isinstance(admission, Admitted):
+                return admission
+            if isinstance(admission, Duplicate):
+                _note_duplicate(request.request_id, admission)
+                return None
+            if isinstance(admission, Settled):
+                await self._ending.publish(admission, request.request_id, trace)
+                return None
+            if request.processing_mode is ProcessingMode.IMMEDIATE:
+                return await self._refuse(delivery, _Refusal(State.REJECTED, _queue_full(admission), who), trace)
+            if tries == 0:
+                metrics.admission_waits.inc()
+            await asyncio.sleep(min(MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS * 2**tries))
+        raise AssertionError("unreachable: count() does not end")
+
+    async def _refuse(self, delivery: Delivery, refusal: _Refusal, trace: list[Header]) -> Admitted | None:
+        """Ends a record here. `Admitted`: the same record was let in before, and has to go on."""
         who, problem = refusal.who, refusal.problem
-        outgoing = []
-        if refusal.state is State.REJECTED:
-            outgoing.append(
-                self._writer.dead_letter(
-                    delivery,
-                    problem,
-                    request_id=who.request_id if who else None,
-                    tenant_id=who.tenant_id if who else None,
-                )
-            )
+        admission: Admitted | Duplicate | None = None
         if who is not None:
+            result = results.end_at_the_door(
+                who, refusal.state, problem, version=1, submitted_at=delivery.timestamp, now=self._context.now()
+            )
             arrival = Arrival(
                 request_id=who.request_id, origin=delivery.origin, size_bytes=len(delivery.value), deadline_ms=0
             )
-            admission = await patiently("refuse", lambda: self._context.state.refuse(arrival, refusal.state))
+            admission = await self._ending.refuse(arrival, result, trace)
+            if isinstance(admission, Admitted):
+                return admission
             if isinstance(admission, Duplicate):
                 _note_duplicate(who.request_id, admission)
-            elif isinstance(admission, Admitted):
-                result = results.end_at_the_door(
-                    who,
-                    refusal.state,
-                    problem,
-                    version=admission.version,
-                    submitted_at=delivery.timestamp,
-                    now=self._context.now(),
-                )
-                outgoing.append(self._writer.result(result, trace))
-                outgoing.append(self._writer.status(results.ending_event(result), trace))
-        if outgoing:
-            await self._context.producer.send_all(outgoing)
-        metrics.requests_ended.labels(refusal.state, problem.category).inc()
+        if refusal.state is State.REJECTED:
+            await self._context.producer.send(self._dead_letter(delivery, who, problem))
         log.info(
             "request_refused",
             request_id=who.request_id if who else None,
@@ -176,6 +177,41 @@ class Intake:
             category=problem.category,
             field=problem.field,
             origin=delivery.origin,
+        )
+        return None
+
+    async def _end_admitted(self, delivery: Delivery, who: Identity, problem: Problem, trace: list[Header]) -> None:
+        """Fails a request that was let in before a crash, and cannot go on (its provider was taken away since)."""
+        while True:
+            claim = await patiently(
+                "claim",
+                lambda: self._context.state.claim(
+                    who.request_id, owner=self._context.worker, lease_ms=int(self._settings.worker.lease_seconds * 1000)
+                ),
+            )
+            if isinstance(claim, Settled):
+                await self._ending.publish(claim, who.request_id, trace)
+                return
+            if isinstance(claim, Claimed):
+                result = results.end_at_the_door(
+                    who,
+                    State.FAILED,
+                    problem,
+                    version=claim.lease.version + 1,
+                    submitted_at=delivery.timestamp,
+                    now=self._context.now(),
+                )
+                if await self._ending.settle(claim.lease, result, trace):
+                    await self._context.producer.send(self._dead_letter(delivery, who, problem))
+                    return
+            await asyncio.sleep(MAX_PAUSE_SECONDS)
+
+    def _dead_letter(self, delivery: Delivery, who: Identity | None, problem: Problem) -> Outgoing:
+        return self._writer.dead_letter(
+            delivery,
+            problem,
+            request_id=who.request_id if who else None,
+            tenant_id=who.tenant_id if who else None,
         )
 
 

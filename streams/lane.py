@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
-from policy.pricing import Prices, cost_usd
 
 from connectors import metrics
 from connectors.providers.base import Answered, Call, ComparisonInput, Failed, Provider
@@ -19,6 +18,7 @@ from connectors.tracing import outgoing, processing_span
 from policy import results, validation
 from policy.answers import accept_answer, question_of
 from policy.catalogue import ProviderEntry
+from policy.pricing import Prices, cost_usd
 from policy.routing import denial
 from schemas import Attempt, LaneTask
 from schemas.attempt import Problem
@@ -100,7 +100,7 @@ class Lane:
             return False
         if isinstance(claim, Settled):
             metrics.duplicates_ignored.labels("lane").inc()
-            await self._ending.publish_again(claim, request_id)
+            await self._ending.publish(claim, request_id, outgoing())
             return True
         async with self._leases.hold(claim.lease) as held:
             return await self._work(task, claim, held)

@@ -6,7 +6,6 @@ give their leases back; commit what is done; leave the group. Another worker goe
 
 import asyncio
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,14 +14,15 @@ from dataclasses import dataclass
 import faust
 import structlog
 from connectors.kafka.client import client_options
-from connectors.providers.pricing_file import load_prices
 from connectors.providers.registry import build_provider
 from connectors.schema_registry import open_codec
-from connectors.state.connect import open_state
 
 from connectors.kafka.producer import Producer
 from connectors.ops import OpsServer, Readiness
+from connectors.providers.pricing_file import load_prices
 from connectors.settings import Settings
+from connectors.state.redis_store import RedisStateStore
+from connectors.stopping import stop_event
 from policy.catalogue import Catalogue
 from streams.context import StageContext
 from streams.ending import Ending
@@ -56,7 +56,8 @@ async def run_intake(settings: Settings, catalogue: Catalogue) -> int:
     """Runs an intake worker until it is told to stop. Returns the exit code."""
     async with AsyncExitStack() as stack:
         context = await stack.enter_async_context(_open_context(settings, catalogue))
-        intake = Intake(context)
+        ending = await stack.enter_async_context(_open_ending(context, "/sluice/intake"))
+        intake = Intake(context, ending)
         pool = Pool(intake.handle, limit=settings.worker.intake_concurrency, stage="intake")
         stage = Stage(
             role="intake",
@@ -79,9 +80,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         leases = LeaseKeeper(context.state, lease_seconds=settings.worker.lease_seconds)
         leases.start()
         stack.push_async_callback(leases.close)
-        ending = Ending(context, RecordWriter(context.codec, settings.topics, f"/sluice/lane/{provider_name}"))
-        ending.start()
-        stack.push_async_callback(ending.close)
+        ending = await stack.enter_async_context(_open_ending(context, f"/sluice/lane/{provider_name}"))
         lane = Lane(
             context,
             name=provider_name,
@@ -106,7 +105,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
 @asynccontextmanager
 async def _open_context(settings: Settings, catalogue: Catalogue) -> AsyncIterator[StageContext]:
     async with AsyncExitStack() as stack:
-        state = open_state(settings)
+        state = RedisStateStore.from_settings(settings.redis, settings.redis_url, namespace=settings.topic_prefix)
         stack.push_async_callback(state.close)
         codec = await stack.enter_async_context(open_codec(settings))
         producer = Producer(
@@ -123,6 +122,16 @@ async def _open_context(settings: Settings, catalogue: Catalogue) -> AsyncIterat
             codec=codec,
             worker=f"{socket.gethostname()}:{os.getpid()}",
         )
+
+
+@asynccontextmanager
+async def _open_ending(context: StageContext, source: str) -> AsyncIterator[Ending]:
+    ending = Ending(context, RecordWriter(context.codec, context.settings.topics, source))
+    ending.start()
+    try:
+        yield ending
+    finally:
+        await ending.close()
 
 
 async def _run(stage: Stage, settings: Settings) -> int:
@@ -185,17 +194,3 @@ async def _stop_app(app: faust.App) -> None:
             await app.stop()
     except TimeoutError:
         log.warning("stop_timed_out", seconds=APP_STOP_SECONDS)
-
-
-def stop_event() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT. A second signal ends the process at once, as if it had never been caught."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        stop.set()
-        loop.remove_signal_handler(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return stop

@@ -1,6 +1,7 @@
 """What the bridge counts, for Prometheus."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
@@ -35,4 +36,8 @@ class BridgeMetrics:
 
     def watch_requests(self, counts: Callable[[], Mapping[State, int]]) -> None:
         for state in State:
-            self._requests.labels(state).set_function(lambda state=state: counts()[state])
+            self._requests.labels(state).set_function(partial(_count, counts, state))
+
+
+def _count(counts: Callable[[], Mapping[State, int]], state: State) -> int:
+    return counts()[state]

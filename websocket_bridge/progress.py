@@ -24,6 +24,11 @@ class Progress(Generic[P]):
         return self._positions
 
     @property
+    def missing(self) -> tuple[P, ...]:
+        """The partitions whose end is not reached."""
+        return tuple(self._missing)
+
+    @property
     def is_caught_up(self) -> bool:
         return self._aimed_at_seconds is not None and not self._missing
 

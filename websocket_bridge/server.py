@@ -127,7 +127,7 @@ class BridgeServer:
         asset = self._assets.get(path)
         if asset is None:
             return text_response(
-                HTTPStatus.NOT_FOUND, f"Nothing here. The page is at /, WebSockets at {WEBSOCKET_PATH}."
+                HTTPStatus.NOT_FOUND, f"Nothing here. The page is at /, WebSockets are at {WEBSOCKET_PATH}."
             )
         if_none_match = next(iter(request.headers.get_all("If-None-Match")), None)
         return asset_response(asset, if_none_match=if_none_match, with_body=request.method == "GET")
@@ -145,7 +145,15 @@ class BridgeServer:
             return
         wake, replied = asyncio.Event(), asyncio.Event()
         client = self._hub.join(wake=wake.set, close=lambda reason: self._close_soon(websocket, reason))
-        writer = asyncio.create_task(self._write(websocket, client, wake, replied))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self._write(websocket, client, wake, replied))
+                await self._read(websocket, client, replied)
+                writer.cancel()
+        finally:
+            self._hub.leave(client)
+
+    async def _read(self, websocket: ServerConnection, client: Client, replied: asyncio.Event) -> None:
         try:
             async for message in websocket:
                 replied.clear()
@@ -154,10 +162,6 @@ class BridgeServer:
                     await replied.wait()
         except ConnectionClosed:
             pass
-        finally:
-            self._hub.leave(client)
-            writer.cancel()
-            await asyncio.wait({writer})
 
     async def _write(
         self, websocket: ServerConnection, client: Client, wake: asyncio.Event, replied: asyncio.Event

@@ -50,9 +50,9 @@ class Producer:
         self._producer = await self._connect()
 
     async def close(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await producer.stop()
+        if self._producer is not None:
+            await self._producer.stop()
+        self._producer = None
 
     async def __aenter__(self) -> "Producer":
         await self.start()

@@ -108,14 +108,18 @@ class Lease:
 class Claimed:
     """Go on with `lease`.
 
-    `lost_calls` are all that were lost in this request's life so far, `newly_lost` says that the one just before this
-    attempt was. With `history_missing` the store does not know the beginning of this life: there may be more.
+    `lost_calls` are all that were lost in this request's life so far. With `history_missing` the store does not know
+    the beginning of this life: there may be more.
     """
 
     lease: Lease
     lost_calls: tuple[LostCall, ...] = ()
-    newly_lost: bool = False
     history_missing: bool = False
+
+    @property
+    def newly_lost(self) -> bool:
+        """Whether the call just before this attempt was lost."""
+        return bool(self.lost_calls) and self.lost_calls[-1].attempt == self.lease.attempt - 1
 
 
 @dataclass(frozen=True, slots=True)

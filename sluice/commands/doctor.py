@@ -213,7 +213,7 @@ def doctor(
     """
     try:
         around = look_around(os.environ)
-    except stack.StackError as error:
+    except (stack.StackError, OSError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from None
     findings = [check(around) for check in CHECKS]

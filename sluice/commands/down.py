@@ -43,7 +43,7 @@ def down(
     console = Console(highlight=False)
     try:
         done = stack.stop_all(state_dir, purge=purge)
-    except stack.StackError as error:
+    except (stack.StackError, OSError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from None
     if as_json:

@@ -61,7 +61,7 @@ def up(
             running = stack.start(
                 state_dir, on_progress=lambda line: notes.print(line, style="dim", markup=False, soft_wrap=True)
             )
-        except stack.StackError as error:
+        except (stack.StackError, OSError) as error:
             notes.print(str(error), style="red", markup=False, soft_wrap=True)
             raise typer.Exit(EXIT_FAILED) from None
         except KeyboardInterrupt:
@@ -90,7 +90,7 @@ def _stay(running: stack.RunningStack, notes: Console) -> int:
         notes.print(f"{service.name.label} {service.condition()}.")
     for service in crashed:
         if log_path := service.log_path():
-            notes.print(f"[red]The end of {escape(str(log_path))}:[/]\n{escape(tail(log_path))}")
+            notes.print(f"The end of {log_path}:\n{tail(log_path)}", style="red", markup=False, soft_wrap=True)
     stopped = running.stop()
     notes.print(f"Stopped {' and '.join(stopped)}." if stopped else "Nothing of ours was left to stop.")
     return EXIT_FAILED if crashed else 0

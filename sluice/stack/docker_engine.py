@@ -87,9 +87,12 @@ def run(request: ContainerRequest, *, cancelled: threading.Event) -> str:
 
 
 def is_running(container_id: str) -> bool:
-    """Whether this container runs."""
-    with _client() as client, _found(client, container_id) as container:
-        return container is not None and bool(container.status == "running")
+    """Whether this container runs; without an engine it does not."""
+    try:
+        with _client() as client, _found(client, container_id) as container:
+            return container is not None and bool(container.status == "running")
+    except DockerFailed:
+        return False
 
 
 def remove(container_id: str, *, log_path: Path, grace_seconds: float) -> bool:

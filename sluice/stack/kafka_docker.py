@@ -1,7 +1,5 @@
 """Apache Kafka (KRaft, one node) as a container."""
 
-from pathlib import Path
-
 from sluice.stack import docker_engine
 from sluice.stack.docker_engine import ContainerRequest
 from sluice.stack.kafka_settings import KAFKA_VERSION, broker_settings, cluster_id
@@ -48,7 +46,7 @@ def container_request(state: StateDir, port: int) -> ContainerRequest:
         listen_on="0.0.0.0",  # noqa: S104
         client_port=port,
         controller_port=_CONTROLLER_PORT,
-        data_dir=str(Path(_DATA_PATH) / "kraft"),
+        data_dir=f"{_DATA_PATH}/kraft",
     )
     return ContainerRequest(
         image=_IMAGE,

@@ -55,6 +55,7 @@ class LocalService:
         return self._record().description
 
     def ensure(self, launch: Launch) -> None:
+        # In a thread of `stack.start`, which holds the lock.
         record = self._state.service(self.name)
         if record is not None and running.is_alive(record):
             launch.on_progress(f"{self.name.label}: already running at {self.address}")
@@ -62,7 +63,7 @@ class LocalService:
                 self._await_ready(record, launch, timeout_seconds=_ATTACH_TIMEOUT_SECONDS)
             except StartFailed as error:
                 launch.on_progress(f"{self.name.label}: {error.reason}, starting it anew")
-                self.stop()
+                stop_recorded(self.name, self._state)
             else:
                 return
         self._start(launch)
@@ -78,18 +79,22 @@ class LocalService:
         return self._record().log_path
 
     def start(self) -> None:
-        if self.condition() is not Condition.RUNNING:
-            self._start(Launch(on_progress=lambda _: None))
+        with self._state.locked():
+            if self.condition() is not Condition.RUNNING:
+                self._start(Launch(on_progress=lambda _: None))
 
     def stop(self) -> bool:
-        return stop_recorded(self.name, self._state)
+        with self._state.locked():
+            return stop_recorded(self.name, self._state)
 
     def kill(self) -> None:
-        running.kill(self._record())
+        with self._state.locked():
+            running.kill(self._record())
 
     def restart(self) -> None:
-        self.stop()
-        self.start()
+        with self._state.locked():
+            self.stop()
+            self.start()
 
     def _record(self) -> ServiceRecord:
         record = self._state.service(self.name)
@@ -99,10 +104,14 @@ class LocalService:
 
     def _start(self, launch: Launch) -> None:
         began = time.monotonic()
-        # One that was killed still has its record, and a killed container its leftovers.
-        self.stop()
+        before = self._state.service(self.name)
+        if before is not None and before.source is not self.source:
+            before = None
+        if before is not None:
+            # One that crashed still has its record, and a container its remains.
+            stop_recorded(self.name, self._state)
         for attempts_left in reversed(range(_PORT_ATTEMPTS)):
-            chosen = ports.choose(self._server.port_count, prefer=self._ports_before())
+            chosen = ports.choose(self._server.port_count, prefer=before.ports if before else ())
             try:
                 self._start_on(chosen, launch)
             except StartFailed:
@@ -115,10 +124,6 @@ class LocalService:
                 launch.on_progress(f"{self.name.label}: ready at {self.address} after {took:.1f} s")
                 return
 
-    def _ports_before(self) -> tuple[int, ...]:
-        record = self._state.service(self.name)
-        return record.ports if record and record.source is self.source else ()
-
     def _start_on(self, chosen: tuple[int, ...], launch: Launch) -> None:
         record = self._server.launch(chosen, launch)
         # Before it is ready: whoever kills us now leaves a server that `sluice down` can find.
@@ -127,7 +132,7 @@ class LocalService:
         try:
             self._await_ready(record, launch, timeout_seconds=self._server.ready_timeout_seconds)
         except BaseException:
-            self.stop()
+            stop_recorded(self.name, self._state)
             raise
 
     def _await_ready(self, record: ServiceRecord, launch: Launch, *, timeout_seconds: float) -> None:

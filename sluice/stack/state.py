@@ -86,6 +86,8 @@ class StateDir:
         self.path = path
         self.file = path / "stack.json"
         self.lock_path = path / "stack.lock"
+        # One object, so that a thread that holds it may take it again.
+        self._lock = filelock.FileLock(self.lock_path)
         self._write_lock = threading.Lock()
 
     def data_dir(self, name: ServiceName) -> Path:
@@ -99,18 +101,17 @@ class StateDir:
         return f"sluice-{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}-{name}"
 
     @contextmanager
-    def locked(self, *, timeout_seconds: float) -> Iterator[None]:
+    def locked(self, *, timeout_seconds: float = 90.0) -> Iterator[None]:
         """Hold the directory against other processes while the stack is started or stopped."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.lock_path, timeout=timeout_seconds)
         try:
-            lock.acquire()
+            self._lock.acquire(timeout=timeout_seconds)
         except filelock.Timeout:
             raise StackBusy(lock_path=self.lock_path, waited_seconds=timeout_seconds) from None
         try:
             yield
         finally:
-            lock.release()
+            self._lock.release()
 
     def read(self) -> StackRecord:
         try:

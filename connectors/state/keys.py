@@ -1,0 +1,38 @@
+"""Names of the keys in Redis.
+
+    {<prefix>:<namespace>:<shard>}:request:<id>   hash: one request, see `lua/`; expires by itself
+    {<prefix>:<namespace>:<shard>}:deadlines      sorted set: `<size in bytes>:<id>` of all that is counted, by deadline
+    {<prefix>:<namespace>:<shard>}:load           hash: bytes counted, and whether admission is closed
+
+The braces are a hash tag: Redis Cluster keeps all keys of a shard on one node, so that a script may touch them
+together. A deployment that grows past one node needs more shards; changing their number later makes the store forget
+what it knows, so choose it at the start. Two deployments on one Redis differ in namespace (their topics' prefix).
+An ACL user needs `~{<prefix>:*`.
+"""
+
+from zlib import crc32
+
+
+class KeyLayout:
+    """The keys of one deployment. Neither prefix nor namespace may contain a brace."""
+
+    def __init__(self, *, prefix: str, namespace: str, shards: int = 1) -> None:
+        self.shards = shards
+        tags = [f"{{{prefix}:{namespace}:{shard}}}" for shard in range(shards)]
+        self._request_prefixes = [f"{tag}:request:" for tag in tags]
+        self._counts = [(f"{tag}:load", f"{tag}:deadlines") for tag in tags]
+
+    def shard(self, request_id: str) -> int:
+        return crc32(request_id.encode()) % self.shards if self.shards > 1 else 0
+
+    def request(self, request_id: str) -> str:
+        return self._request_prefixes[self.shard(request_id)] + request_id
+
+    def counted_request(self, request_id: str) -> tuple[str, str, str]:
+        """The request's key, and its shard's load and deadlines."""
+        shard = self.shard(request_id)
+        return (self._request_prefixes[shard] + request_id, *self._counts[shard])
+
+    def counts(self) -> list[tuple[str, str]]:
+        """Load and deadlines of each shard."""
+        return self._counts

@@ -1,0 +1,75 @@
+"""`sluice run ROLE`: one role of the system, in the foreground, as a supervisor or container starts it."""
+
+import asyncio
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from connectors.logs import configure_logs
+from connectors.providers.errors import ProviderConfigurationError
+from connectors.settings import Settings
+from connectors.tracing import configure_tracing
+from policy.catalogue import Catalogue
+from sluice.commands.loading import catalogue_or_exit, misused, settings_or_exit
+
+
+class Role(StrEnum):
+    """What a process can be."""
+
+    INTAKE = "intake"
+    LANE = "lane"
+    BRIDGE = "bridge"
+
+
+def run(
+    role: Annotated[Role, typer.Argument(help="intake, lane or bridge.")],
+    provider: Annotated[
+        str | None, typer.Argument(help="The lane's provider, as providers.toml names it.", show_default=False)
+    ] = None,
+) -> None:
+    """Run one role until SIGTERM or Ctrl-C, then drain it and end.
+
+    Every role serves /metrics, /healthz and /readyz on SLUICE_OPS__PORT (any free port where it is 0; the log says
+    which). Run as many of each as you like: they share the work through Kafka.
+
+    \b
+    Examples:
+      sluice run intake
+      sluice run lane simulated
+      SLUICE_OPS__PORT=9101 sluice run lane openai
+      SLUICE_BRIDGE__PORT=8080 sluice run bridge
+
+    \b
+    Exit codes:
+      0  stopped as asked
+      1  crashed, or Kafka could not be reached at the start
+      2  called wrongly, or the settings are not valid
+    """
+    settings = settings_or_exit()
+    catalogue = catalogue_or_exit(settings)
+    if (role is Role.LANE) != (provider is not None):
+        misused("a lane needs its provider, and other roles take none: sluice run lane simulated")
+    if provider is not None and provider not in catalogue.providers:
+        misused(f"there is no provider named {provider}; there are: {', '.join(catalogue.providers)}")
+    name = role if provider is None else f"{role}-{provider}"
+    configure_logs(settings.log, role=name)
+    configure_tracing(name)
+    try:
+        code = asyncio.run(_run(role, provider, settings, catalogue))
+    except ProviderConfigurationError as error:
+        misused(str(error))
+    raise typer.Exit(code)
+
+
+async def _run(role: Role, provider: str | None, settings: Settings, catalogue: Catalogue) -> int:
+    # Imported here: Faust reads sys.argv when imported, and a bridge has no use for it.
+    if role is Role.BRIDGE:
+        from websocket_bridge.role import run_bridge_role  # noqa: PLC0415
+
+        return await run_bridge_role(settings)
+    from streams.worker import run_intake, run_lane  # noqa: PLC0415
+
+    if provider is None:
+        return await run_intake(settings, catalogue)
+    return await run_lane(settings, catalogue, provider)

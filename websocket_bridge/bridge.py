@@ -1,0 +1,77 @@
+"""The bridge as a role: feed, hub and server together."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from connectors.settings import Settings
+from schemas.codec import Codec
+from websocket_bridge.feed import Feed
+from websocket_bridge.hub import Hub, HubLimits
+from websocket_bridge.metrics import BridgeMetrics
+from websocket_bridge.server import BridgeServer
+from websocket_bridge.session import SessionLimits
+
+
+class Bridge:
+    """`run(stop)` serves until `stop` is set. Raises `PublicAddressError` at once for an address it may not serve.
+
+    `client_options` are what aiokafka's clients need to reach the brokers: `connectors.kafka.client.client_options`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        codec: Codec,
+        *,
+        client_options: Mapping[str, Any],
+        registry: CollectorRegistry | None = None,
+        insecure_public: bool = False,
+    ) -> None:
+        bridge = settings.bridge
+        metrics = BridgeMetrics(registry)
+        limits = HubLimits(
+            session=SessionLimits(max_subscriptions=bridge.max_subscriptions, allow_all=bridge.allow_all),
+            max_connections=bridge.max_connections,
+            remembered_requests=bridge.remembered_requests,
+            outbox_events=bridge.send_buffer_events,
+        )
+        hub = Hub(limits, metrics)
+        self._feed = Feed(
+            hub=hub,
+            metrics=metrics,
+            topics=settings.topics,
+            codec=codec,
+            client_options=client_options,
+            replay_seconds=bridge.replay_seconds,
+        )
+        self._server = BridgeServer(
+            hub,
+            metrics,
+            host=bridge.host,
+            port=bridge.port,
+            allowed_origins=bridge.allowed_origins,
+            insecure_public=insecure_public,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Serving, and since the start it once showed all that Kafka had. An outage of Kafka later on does not
+        undo it: clients are told of that, and a bridge that remembers is better than none."""
+        return self._server.is_serving and self._feed.has_caught_up
+
+    @property
+    def url(self) -> str:
+        """Where the page is, once `run` serves."""
+        return self._server.url
+
+    async def run(self, stop: asyncio.Event, *, on_serving: Callable[[str], None] | None = None) -> None:
+        """Serves until `stop` is set; then closes its clients and returns. `on_serving` gets the page's address."""
+        async with self._server, asyncio.TaskGroup() as tasks:
+            feed = tasks.create_task(self._feed.run())
+            if on_serving is not None:
+                on_serving(self._server.url)
+            await stop.wait()
+            feed.cancel()

@@ -1,0 +1,26 @@
+"""The bridge as a process: its connections, its operators' endpoints, and an orderly end."""
+
+import structlog
+
+from connectors.kafka.client import client_options
+from connectors.ops import OpsServer, Readiness
+from connectors.schema_registry import open_codec
+from connectors.settings import Settings
+from connectors.stopping import stop_event
+from websocket_bridge.bridge import Bridge
+
+log = structlog.get_logger(__name__)
+
+
+async def run_bridge_role(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT. Returns the exit code."""
+    stop = stop_event()
+    async with open_codec(settings) as codec:
+        bridge = Bridge(settings, codec, client_options=client_options(settings))
+        ops = OpsServer(settings.ops, Readiness(checks={"caught_up": lambda: bridge.ready}), role="bridge")
+        await ops.start()
+        try:
+            await bridge.run(stop, on_serving=lambda url: log.info("bridge_serving", url=url))
+        finally:
+            await ops.close()
+    return 0
