@@ -35,8 +35,6 @@ test: install-test ## everything: format, lint, types, layers, schemas, and all 
 	@$(RUN)ruff format --check --quiet .
 	@$(RUN)ruff check --quiet .
 	@$(RUN)mypy --no-error-summary
-	@$(RUN)lint-imports --no-cache 2>&1 | tail -n 4
-	@$(RUN)python -m schemas.generate --check
 	@$(RUN)pytest $(TEST_ARGS)
 
 unit: install-test ## the tests that need neither Kafka nor a browser

@@ -94,7 +94,6 @@ class BridgeServer:
             max_queue=RECEIVED_FRAMES,
             logger=quiet,
         )
-        log.info("bridge_is_serving", url=self.url)
         return self
 
     async def __aexit__(

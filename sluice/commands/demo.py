@@ -26,6 +26,8 @@ from sluice.role_process import RoleFailedError
 from sluice.stack import locations
 
 DEFAULT_OPENAI_MODEL = "gpt-5-mini"
+PIECES_OF_AN_ANSWER = 60
+"""So many pieces a simulated comparison has: their pace makes up the latency that was asked for."""
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -132,8 +134,8 @@ def _provider_lines(plan: Plan, latency_ms: float, concurrency: int) -> dict[str
             "models": ["reading-ease-1"],
             "local": True,
             "concurrency": concurrency,
-            "options.latency_ms": latency_ms,
-            "options.jitter_ms": latency_ms / 2,
+            "options.first_token_ms": latency_ms / 3,
+            "options.tokens_per_second": PIECES_OF_AN_ANSWER / max(latency_ms / 1000, 0.001),
         }
     base_url = os.environ.get("OPENAI_BASE_URL")
     if not base_url and not os.environ.get("OPENAI_API_KEY"):

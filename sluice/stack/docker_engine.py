@@ -83,7 +83,12 @@ def run(request: ContainerRequest, *, cancelled: threading.Event) -> str:
         published: dict[str, Any] = {f"{request.port}/tcp": (LOOPBACK, request.port)}
         container.ports = published
         _pull(container.get_docker_client().client, container.image, cancelled)
-        return str(container.start().get_container_id())
+        try:
+            return str(container.start().get_container_id())
+        except BaseException:
+            # Created and not started: its port was taken, for one.
+            container.stop()
+            raise
 
 
 def is_running(container_id: str) -> bool:
@@ -104,7 +109,8 @@ def remove(container_id: str, *, log_path: Path, grace_seconds: float) -> bool:
         was_running = bool(container.status == "running")
         if was_running and grace_seconds:
             container.stop(timeout=int(grace_seconds))
-        container.remove(force=True)
+        # `v` is for the nameless volumes of the image; the named one with the data stays.
+        container.remove(force=True, v=True)
         return was_running
 
 
@@ -125,9 +131,9 @@ def remove_volume(name: str) -> None:
 
 
 def _pull(client: Any, image: str, cancelled: threading.Event) -> None:
-    from docker.errors import ImageNotFound  # noqa: PLC0415
+    from docker.errors import NotFound  # noqa: PLC0415
 
-    with contextlib.suppress(ImageNotFound):
+    with contextlib.suppress(NotFound):
         client.images.get(image)
         return
     for line in client.api.pull(image, stream=True, decode=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sluice.stack import ports, running
-from sluice.stack.errors import Cancelled, StartFailed
+from sluice.stack.errors import Cancelled, DockerFailed, StartFailed
 from sluice.stack.probes import NotReady
 from sluice.stack.service import Condition, Launch
 from sluice.stack.state import ServiceName, ServiceRecord, Source, StateDir
@@ -114,7 +114,7 @@ class LocalService:
             chosen = ports.choose(self._server.port_count, prefer=before.ports if before else ())
             try:
                 self._start_on(chosen, launch)
-            except StartFailed:
+            except (StartFailed, DockerFailed):
                 # Between our choice and the server's bind another process may have taken a port.
                 if attempts_left == 0 or all(ports.is_free(port) for port in chosen):
                     raise

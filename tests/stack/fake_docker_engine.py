@@ -49,6 +49,7 @@ class FakeEngine:
     images: set[str] = field(default_factory=set)
     unpullable: set[str] = field(default_factory=set)
     containers: dict[str, Container] = field(default_factory=dict)
+    requested: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def socket(self) -> Path:
@@ -64,12 +65,15 @@ class FakeEngine:
             case ["GET", "version"]:
                 return 200, {"ApiVersion": "1.45", "Version": VERSION}
             case ["GET", "images", *name, "json"]:
-                return (200, {"Id": "sha256:1"}) if "/".join(name) in self.images else (404, {"message": "no image"})
+                return (
+                    (200, {"Id": "sha256:1"}) if "/".join(name) in self.images else (404, {"message": "No such image"})
+                )
             case ["POST", "images", "create"]:
                 return self._pull(query)
             case ["POST", "containers", "create"]:
                 container_id = uuid.uuid4().hex
                 self.containers[container_id] = Container(body)
+                self.requested.append(body)
                 return 201, {"Id": container_id}
             case [_, "containers", container_id, *_] if container_id not in self.containers:
                 return 404, {"message": "no such container"}
@@ -96,6 +100,8 @@ class FakeEngine:
             case ["GET", "json"]:
                 status = "running" if container.running else "exited"
                 return 200, {"Id": container_id, "State": {"Status": status}, "Config": {"Tty": True}}
+            case ["POST", "start"] if not container.request.get("Cmd"):
+                return 500, {"message": "this engine runs Redis only"}
             case ["POST", "start"]:
                 container.process = self._run(container.request)
                 return 204, None
@@ -113,8 +119,7 @@ class FakeEngine:
     def _run(self, request: dict[str, Any]) -> subprocess.Popen[bytes]:
         volume = self.folder / "volumes" / request["HostConfig"]["Binds"][0].split(":")[0]
         volume.mkdir(parents=True, exist_ok=True)
-        program, *arguments = request["Cmd"]
-        assert program == "redis-server"
+        _program, *arguments = request["Cmd"]
         binary = find_redis_server()
         assert binary is not None
         return subprocess.Popen(
@@ -155,7 +160,7 @@ def fake_engine(folder: Path) -> Iterator[FakeEngine]:
         daemon_threads = True
 
     with Server(str(engine.socket), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
         thread.start()
         try:
             yield engine

@@ -160,20 +160,26 @@ def test_an_engine_that_went_away_means_that_nothing_runs(engine: FakeEngine, st
         service.stop()
 
 
+def test_a_container_that_could_not_be_started_is_removed(engine: FakeEngine, state: StateDir) -> None:
+    """What the engine created and then refused to start does not stay behind."""
+    with pytest.raises(DockerFailed):
+        docker_engine.run(kafka_docker.container_request(state, 20_500), cancelled=threading.Event())
+    assert len(engine.requested) == 1
+    assert engine.containers == {}
+
+
 def test_the_kafka_container_gets_the_settings_of_the_broker(engine: FakeEngine, state: StateDir) -> None:
     """Apache's image receives each setting as KAFKA_*, advertises 127.0.0.1, and its port is not for the network."""
     request = kafka_docker.container_request(state, 20_500)
     engine.images.add(request.image)
-    with pytest.raises(DockerFailed):  # the fake engine runs Redis only
+    with pytest.raises(DockerFailed, match="this engine runs Redis only"):
         docker_engine.run(request, cancelled=threading.Event())
-    (container,) = engine.containers.values()
-    environment = dict(line.split("=", 1) for line in container.request["Env"])
+    (asked,) = engine.requested
+    environment = dict(line.split("=", 1) for line in asked["Env"])
     assert environment["KAFKA_PROCESS_ROLES"] == "broker,controller"
     assert environment["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
     assert environment["KAFKA_ADVERTISED_LISTENERS"] == "PLAINTEXT://127.0.0.1:20500"
     assert environment["KAFKA_LISTENERS"].startswith("PLAINTEXT://0.0.0.0:20500,CONTROLLER://127.0.0.1:")
     assert environment["CLUSTER_ID"] == cluster_id(state.path)
-    assert container.request["HostConfig"]["PortBindings"] == {
-        "20500/tcp": [{"HostIp": "127.0.0.1", "HostPort": "20500"}]
-    }
-    assert environment["KAFKA_LOG_DIRS"].startswith(container.request["HostConfig"]["Binds"][0].split(":")[1])
+    assert asked["HostConfig"]["PortBindings"] == {"20500/tcp": [{"HostIp": "127.0.0.1", "HostPort": "20500"}]}
+    assert environment["KAFKA_LOG_DIRS"].startswith(asked["HostConfig"]["Binds"][0].split(":")[1])

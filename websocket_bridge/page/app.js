@@ -150,7 +150,8 @@ function render() {
   detail.render(requests.get(detail.id), bridgeNow());
   renderCounters();
   const isFiltered = view.text.trim() !== "" || view.states.size > 0;
-  byId("shown").textContent = isFiltered ? `${count(matching)} of ${count(requests.size)}` : count(requests.size);
+  const total = requests.size === 1 ? "1 request" : `${count(requests.size)} requests`;
+  byId("shown").textContent = isFiltered ? `${count(matching)} of ${total}` : total;
   const hidden = matching - entries.length;
   byId("more").hidden = hidden === 0;
   byId("more").textContent = `The newest ${count(entries.length)} are shown. The filter finds the other ${count(hidden)} as well.`;

@@ -120,7 +120,7 @@ export class Detail {
       ["Attempt", event.attempt > 0 ? event.attempt : undefined],
       ["Kind", event.kind],
       ["User", event.user_id],
-      ["Tenant", event.tenant_id],
+      ["Tenant", event.tenant_id === "default" ? undefined : event.tenant_id],
       ["Correlation", event.correlation_id],
       ["Reason", event.reason && words(event.reason)],
       ["Calls possibly billed", event.possibly_billed_calls || undefined],

@@ -31,8 +31,8 @@ export function exactDuration(milliseconds) {
   return milliseconds < 1000 ? `${Math.round(Math.max(0, milliseconds))} ms` : duration(milliseconds);
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
 export const timeOfDay = (milliseconds) => (Number.isFinite(milliseconds) ? clock.format(milliseconds) : "");
 export const fullTime = (milliseconds) => (Number.isFinite(milliseconds) ? full.format(milliseconds) : "");

@@ -1,0 +1,139 @@
+"""Tokens for SASL OAUTHBEARER: OAuth 2.0 client credentials (RFC 6749, section 4.4), fetched when needed."""
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote_plus, urlsplit
+from weakref import WeakKeyDictionary
+
+import aiohttp
+import structlog
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaConnectionError
+from pydantic import SecretStr
+
+log = structlog.get_logger(__name__)
+
+_LARGEST_ANSWER_BYTES = 64 * 1024
+# As Kafka's own clients do (sasl.login.refresh.window.factor).
+_REFRESH_AFTER = 0.8
+
+
+class TokenError(KafkaConnectionError):  # type: ignore[misc]  # aiokafka has no types
+    """No token could be had. `.endpoint` says from where, `.reason` why; neither holds a secret.
+
+    It is an error of aiokafka's, because any other would end aiokafka's background tasks, and with them the client.
+    """
+
+    def __init__(self, reason: str, *, endpoint: str) -> None:
+        super().__init__(f"no token from {endpoint}: {reason}")
+        self.reason = reason
+        self.endpoint = endpoint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Token:
+    value: str
+    refresh_at: float
+    expires_at: float
+
+
+class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types
+    """Keeps one token, and fetches the next when four fifths of its life are over.
+
+    Serves clients in several event loops at once: Faust's consumer has a loop of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        token_url: str,
+        client_id: str,
+        client_secret: SecretStr,
+        scope: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = token_url
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._scope = scope
+        self._tls = tls
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._token: _Token | None = None
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    async def token(self) -> str:
+        """A token that is valid now. Raises `TokenError`."""
+        async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            kept = self._token
+            if kept is not None and self._clock() < kept.refresh_at:
+                return kept.value
+            try:
+                self._token = await self._fetch()
+            except TokenError as error:
+                if kept is None or self._clock() >= kept.expires_at:
+                    raise
+                log.warning("token_refresh_failed", error=str(error))
+                return kept.value
+            return self._token.value
+
+    async def _fetch(self) -> _Token:
+        asked_at = self._clock()
+        try:
+            status, body = await self._post()
+        except TimeoutError as error:
+            raise self._error(f"no answer within {self._timeout_seconds:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._error(str(error) or type(error).__name__) from error
+        answer = _json_object(body)
+        if status != 200:
+            raise self._error(f"HTTP {status}{_oauth_error(answer)}")
+        value, lifetime_seconds = answer.get("access_token"), answer.get("expires_in", 0)
+        if not isinstance(value, str) or not value:
+            raise self._error("the answer has no access_token")
+        if not isinstance(lifetime_seconds, int | float):
+            raise self._error("expires_in is not a number")
+        # Without expires_in nothing is known of its life: it serves this connection alone.
+        return _Token(
+            value=value,
+            refresh_at=asked_at + lifetime_seconds * _REFRESH_AFTER,
+            expires_at=asked_at + lifetime_seconds,
+        )
+
+    async def _post(self) -> tuple[int, bytes]:
+        form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
+        # RFC 6749, section 2.3.1: both are form-encoded before they go into the header.
+        identity = aiohttp.BasicAuth(quote_plus(self._client_id), quote_plus(self._client_secret.get_secret_value()))
+        timeout = aiohttp.ClientTimeout(total=self._timeout_seconds)
+        # A session for each fetch, hours apart: it belongs to no event loop for longer than that.
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            session.post(self._url, data=form, auth=identity, ssl=self._tls or True, allow_redirects=False) as response,
+        ):
+            return response.status, await response.content.read(_LARGEST_ANSWER_BYTES)
+
+    def _error(self, reason: str) -> TokenError:
+        parts = urlsplit(self._url)
+        # Without user, password and query.
+        return TokenError(reason, endpoint=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _oauth_error(answer: dict[str, Any]) -> str:
+    """The error code of RFC 6749, section 5.2. Its description is left out: nobody knows what it quotes."""
+    code = answer.get("error")
+    return f", {code[:80]}" if isinstance(code, str) and code.isprintable() else ""

@@ -1,0 +1,97 @@
+"""The types of providers that exist: the one place where they are registered.
+
+A type's code, and with it the SDK, is imported when a provider of it is built: only the process that serves its lane
+pays for it, in memory and in installed packages. Options are plain models, so that every process can check them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from connectors.providers.errors import MissingExtraError, ProviderConfigurationError
+from connectors.providers.openai_options import OpenAIOptions
+from connectors.providers.simulated_options import SimulatedOptions
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from connectors.providers.base import Provider
+    from policy.catalogue import ProviderEntry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What a provider may take from the process it runs in."""
+
+    http_client: httpx2.AsyncClient | None = None
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderType:
+    """A value of `type` in providers.toml. `extra`: the optional dependency that `load` needs."""
+
+    options: type[BaseModel]
+    load: Callable[[str, ProviderEntry, Surroundings], Provider]
+    extra: str | None = None
+
+
+def _simulated(name: str, entry: ProviderEntry, _surroundings: Surroundings) -> Provider:
+    from connectors.providers.simulated import SimulatedProvider  # noqa: PLC0415 - see above
+
+    return SimulatedProvider(name, SimulatedOptions.model_validate(entry.options))
+
+
+def _openai(name: str, entry: ProviderEntry, surroundings: Surroundings) -> Provider:
+    from connectors.providers.openai import OpenAIProvider  # noqa: PLC0415 - see above
+
+    return OpenAIProvider(
+        name,
+        entry,
+        OpenAIOptions.model_validate(entry.options),
+        http_client=surroundings.http_client,
+        environ=surroundings.environ,
+    )
+
+
+PROVIDER_TYPES: dict[str, ProviderType] = {
+    "simulated": ProviderType(options=SimulatedOptions, load=_simulated),
+    "openai": ProviderType(options=OpenAIOptions, load=_openai, extra="openai"),
+}
+
+
+def build_provider(
+    name: str,
+    entry: ProviderEntry,
+    *,
+    http_client: httpx2.AsyncClient | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Provider:
+    """Builds a configured provider. Who calls this closes it; a client that is passed in stays open.
+
+    Raises `ProviderConfigurationError` for an unknown type, wrong options, a missing key or a missing package.
+    """
+    kind = PROVIDER_TYPES.get(entry.type)
+    if kind is None:
+        raise ProviderConfigurationError(name, unknown_type(entry.type))
+    surroundings = Surroundings(http_client=http_client, environ=os.environ if environ is None else environ)
+    try:
+        return kind.load(name, entry, surroundings)
+    except ModuleNotFoundError as error:
+        if kind.extra is None:
+            raise
+        raise MissingExtraError(name, extra=kind.extra, package=error.name or kind.extra) from error
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in ("options", *detail["loc"]))
+        raise ProviderConfigurationError(name, f"{place}: {detail['msg']}") from error
+
+
+def unknown_type(given: str) -> str:
+    """What to say of a type that is not registered."""
+    return f"there is no provider type {given!r}; one of: {', '.join(PROVIDER_TYPES)}"

@@ -1,0 +1,77 @@
+"""Addresses of the user's own: checked, used, and never touched otherwise."""
+
+import pytest
+
+from sluice.stack import probes
+from sluice.stack.errors import ExternalUnreachable, NotOurs
+from sluice.stack.external import ExternalService, without_password
+from sluice.stack.ports import LOOPBACK, choose
+from sluice.stack.probes import NotReady, Probe
+from sluice.stack.service import Condition, Launch
+from sluice.stack.state import ServiceName
+
+
+def service(address: str, probe: Probe) -> ExternalService:
+    return ExternalService(ServiceName.REDIS, variable="REDIS_URL", address=address, probe=probe)
+
+
+def refuses(_address: str) -> None:
+    raise NotReady("it accepts no connection")
+
+
+def test_an_address_that_does_not_answer_is_named_with_its_variable() -> None:
+    """The error says which variable, what it holds without the password, why, and what to do."""
+    told: list[str] = []
+    external = service("redis://user:hunter2@cache:6379/0", refuses)
+    with pytest.raises(ExternalUnreachable) as caught:
+        external.ensure(Launch(on_progress=told.append))
+    message = str(caught.value)
+    assert "REDIS_URL=redis://user:***@cache:6379/0 does not answer: it accepts no connection" in message
+    assert "unset it" in message
+    assert "hunter2" not in message + "".join(told)
+
+
+def test_an_address_that_answers_is_used_as_it_is() -> None:
+    """Clients get the address with its password; nothing was started here."""
+    external = service("redis://:hunter2@cache:6379/0", lambda _: None)
+    external.ensure(Launch(on_progress=lambda _: None))
+    assert external.address == "redis://:hunter2@cache:6379/0"
+    assert not external.started_here
+    assert external.condition() is Condition.RUNNING
+
+
+def test_what_is_not_ours_is_not_stopped() -> None:
+    """Stop, kill, start and restart are refused by name."""
+    external = service("redis://cache", lambda _: None)
+    for act in (external.stop, external.kill, external.start, external.restart):
+        with pytest.raises(NotOurs, match="Redis at redis://cache was not started by Sluice"):
+            act()
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("redis://:p@ss@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("rediss://user:secret@cache", "rediss://user:***@cache"),
+        ("redis://cache:6379", "redis://cache:6379"),
+        ("one:9092,two:9092", "one:9092,two:9092"),
+        ("redis://[broken", "(not an address)"),
+    ],
+)
+def test_passwords_are_masked(address: str, shown: str) -> None:
+    """Whatever form the address has, its password is not shown."""
+    assert without_password(address) == shown
+
+
+@pytest.mark.parametrize("address", [f"{LOOPBACK}:{choose(1)[0]}", "not an address", "host:port"])
+def test_a_kafka_that_is_not_there_is_not_ready(address: str) -> None:
+    """A closed port and a malformed address are both told as a reason, not as a traceback."""
+    with pytest.raises(NotReady):
+        probes.kafka_metadata(address)
+
+
+@pytest.mark.parametrize("address", [f"redis://{LOOPBACK}:{choose(1)[0]}", "not a url", "redis://host:port"])
+def test_a_redis_that_is_not_there_is_not_ready(address: str) -> None:
+    """A closed port and a malformed URL are both told as a reason, not as a traceback."""
+    with pytest.raises(NotReady):
+        probes.redis_ping(address)

