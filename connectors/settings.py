@@ -128,6 +128,7 @@ class BridgeSettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
+    insecure_public: bool = Field(default=False, description="serve others than this machine, with no authentication")
     allow_all: bool = Field(default=False, description="clients may subscribe to every request (demo)")
     allowed_origins: list[str] = Field(default_factory=list, description="besides the page's own")
     max_connections: int = Field(default=10_000, ge=1)

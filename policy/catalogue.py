@@ -6,6 +6,7 @@ Parsing is pure: text in, catalogue out, or a `CatalogueError` that names the li
 import difflib
 import re
 import tomllib
+from collections.abc import Collection
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -127,27 +128,42 @@ def parse_catalogue(text: str, *, source: str = "providers.toml") -> Catalogue:
         raise catalogue_error(error, text=text, source=source) from error
 
 
-def catalogue_error(error: ValidationError, *, text: str, source: str, under: tuple[str, ...] = ()) -> CatalogueError:
-    """What pydantic found wrong, with its place in the text. `under`: the table that was validated."""
-    faults = [_fault(detail["loc"], detail["type"], detail["msg"], under) for detail in error.errors()]
+_OUR_SETTINGS = frozenset(
+    name for table in (Catalogue, Defaults, ProviderEntry, Timeouts) for name in table.model_fields
+)
+
+
+def catalogue_error(
+    error: ValidationError,
+    *,
+    text: str,
+    source: str,
+    under: tuple[str, ...] = (),
+    known: Collection[str] = _OUR_SETTINGS,
+) -> CatalogueError:
+    """What pydantic found wrong, with its place in the text.
+
+    `under` is the table that was validated; `known` are names that a misspelt one may have been meant for.
+    """
     # What stands in the file comes before what is missing from it: a misspelt name causes both.
-    path, what = next((fault for fault in faults if line_of(text, fault[0]) is not None), faults[0])
+    details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] == "missing")
+    path, what = _fault(details[0]["loc"], details[0]["type"], details[0]["msg"], known)
+    path = [*under, *path]
     return CatalogueError(what, source=source, line=line_of(text, path) or 1, where=".".join(path) or None)
 
 
-def _fault(location: tuple[int | str, ...], kind: str, message: str, under: tuple[str, ...]) -> tuple[list[str], str]:
-    path = [*under, *(str(step) for step in location if step != "[key]")]
+def _fault(location: tuple[int | str, ...], kind: str, message: str, known: Collection[str]) -> tuple[list[str], str]:
+    path = [str(step) for step in location if step != "[key]"]
+    if kind == "missing":
+        return path, "is missing"
     if kind == "extra_forbidden":
-        similar = difflib.get_close_matches(path[-1], _KNOWN_NAMES, n=1)
+        similar = difflib.get_close_matches(path[-1], known, n=1)
         return path, "there is no such setting" + (f"; did you mean {similar[0]}?" if similar else "")
     message = message.removeprefix("Value error, ")
     setting, named, what = message.partition(": ")
     if kind == "value_error" and named:
         return [*path, *setting.split(".")], what
     return path, message
-
-
-_KNOWN_NAMES = sorted({name for table in (Catalogue, Defaults, ProviderEntry, Timeouts) for name in table.model_fields})
 
 
 def line_of(text: str, path: list[str]) -> int | None:

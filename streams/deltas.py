@@ -3,6 +3,7 @@
 import asyncio
 
 from connectors.kafka.producer import Producer
+from connectors.tracing import outgoing
 from schemas.delta import Delta
 from schemas.request import LLMRequest
 from streams.records import RecordWriter
@@ -19,6 +20,7 @@ class DeltaPublisher:
         self._writer = writer
         self._request = request
         self._attempt = attempt
+        self._trace = outgoing()
         self._seq = 0
         self._pieces: list[str] = []
         self._pending: asyncio.Task[None] | None = None
@@ -57,6 +59,6 @@ class DeltaPublisher:
         )
         self._pieces.clear()
         self._seq += 1
-        sending: asyncio.Task[object] = asyncio.create_task(self._producer.send(self._writer.delta(delta)))
+        sending: asyncio.Task[object] = asyncio.create_task(self._producer.send(self._writer.delta(delta, self._trace)))
         self._sent.add(sending)
         sending.add_done_callback(self._sent.discard)

@@ -96,12 +96,18 @@ class RecordWriter:
             ),
         )
 
-    def delta(self, delta: Delta) -> Outgoing:
+    def delta(self, delta: Delta, trace: list[Header]) -> Outgoing:
         return Outgoing(
             topic=self.topics.deltas,
             key=delta.request_id.encode(),
             value=self.codec.encode(delta),
-            headers=cloud_event(type="sluice.Delta", source=self.source, key=delta.request_id, sequence=delta.seq),
+            headers=cloud_event(
+                type="sluice.Delta",
+                source=self.source,
+                key=delta.request_id,
+                sequence=delta.seq,
+                trace=trace,
+            ),
         )
 
     def dead_letter(

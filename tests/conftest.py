@@ -11,11 +11,17 @@ from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
 
 from connectors.settings import Settings
+from connectors.tracing import configure_tracing
 from sluice import stack as local_stack
 
 # A shared machine pauses now and then: examples are bounded by number, not by time.
 settings.register_profile("sluice", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("sluice")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tracing() -> None:
+    configure_tracing("tests")
 
 
 @dataclass(frozen=True)

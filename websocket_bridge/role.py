@@ -1,6 +1,7 @@
 """The bridge as a process: its connections, its operators' endpoints, and an orderly end."""
 
 import structlog
+from prometheus_client import REGISTRY
 
 from connectors.kafka.client import client_options
 from connectors.ops import OpsServer, Readiness
@@ -16,7 +17,13 @@ async def run_bridge_role(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT. Returns the exit code."""
     stop = stop_event()
     async with open_codec(settings) as codec:
-        bridge = Bridge(settings, codec, client_options=client_options(settings))
+        bridge = Bridge(
+            settings,
+            codec,
+            client_options=client_options(settings),
+            registry=REGISTRY,
+            insecure_public=settings.bridge.insecure_public,
+        )
         ops = OpsServer(settings.ops, Readiness(checks={"caught_up": lambda: bridge.ready}), role="bridge")
         await ops.start()
         try:

@@ -45,22 +45,36 @@ async def check_access(settings: Settings, *, timeout_seconds: float = 10.0) -> 
     for host, port, _ in collect_hosts(options.pop("bootstrap_servers"), randomize=False):
         try:
             async with asyncio.timeout(timeout_seconds):
-                await _log_in(host, port, options)
+                brokers = await _log_in(host, port, options)
         except (OSError, KafkaError, TimeoutError) as error:
             problems.append(_explained(f"{host}:{port}", error, settings.kafka))
         else:
-            return
+            if brokers:
+                return
+            problems.append(_without_brokers(f"{host}:{port}", settings.kafka))
     refused = [problem for problem in problems if isinstance(problem, KafkaRefusedError)]
     raise (refused or problems)[0]
 
 
-async def _log_in(host: str, port: int, options: dict[str, Any]) -> None:
+async def _log_in(host: str, port: int, options: dict[str, Any]) -> int:
+    """How many brokers the one at this address knows, itself among them."""
     connection = await create_conn(host, port, **options)
     try:
-        # Only the next request shows whether a token was taken: aiokafka does not read the answer to it.
-        await connection.send(MetadataRequest([]))
+        metadata = await connection.send(MetadataRequest([]))
     finally:
         connection.close()
+    return len(metadata.brokers)
+
+
+def _without_brokers(broker: str, kafka: KafkaSettings) -> KafkaAccessError:
+    if kafka.sasl_mechanism == "OAUTHBEARER":
+        # aiokafka passes over the broker's word on the token, and the next request is answered with nothing.
+        return KafkaRefusedError(
+            broker=broker, reason="it refused the token", remedy="Check the token's audience, scope and lifetime."
+        )
+    return KafkaUnreachableError(
+        broker=broker, reason="its cluster has no broker yet", remedy="Wait until it has started."
+    )
 
 
 def _explained(broker: str, error: Exception, kafka: KafkaSettings) -> KafkaAccessError:
@@ -85,8 +99,6 @@ def _explained(broker: str, error: Exception, kafka: KafkaSettings) -> KafkaAcce
 
 
 def _unreachable_remedy(error: Exception, kafka: KafkaSettings) -> str:
-    if isinstance(error, KafkaError) and kafka.sasl_mechanism == "OAUTHBEARER":
-        return "It may have refused the token: check its audience, scope and lifetime."
     if isinstance(error, KafkaError | TimeoutError):
         return f"Does {_PREFIX}SECURITY_PROTOCOL={kafka.security_protocol} fit the listener?"
     return "Check KAFKA_BOOTSTRAP, and that a broker listens there."

@@ -1,5 +1,6 @@
 """The options of every Kafka client of a process, from the settings."""
 
+import logging
 import ssl
 from typing import Any
 
@@ -24,6 +25,8 @@ def client_options(settings: Settings, *, client_id: str = DEFAULT_CLIENT_ID) ->
     if kafka.security_protocol.endswith("SSL"):
         options["ssl_context"] = tls_context(kafka.tls)
     if kafka.sasl_mechanism is not None:
+        # At DEBUG it writes out each request, and the password is in one of them.
+        logging.getLogger("aiokafka.conn").setLevel(logging.INFO)
         options |= _sasl_options(kafka)
     return options
 

@@ -1,6 +1,7 @@
 """Tokens for SASL OAUTHBEARER: OAuth 2.0 client credentials (RFC 6749, section 4.4), fetched when needed."""
 
 import asyncio
+import base64
 import json
 import ssl
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
+from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -59,7 +61,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         timeout_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = token_url
+        self._url = _without_user(token_url)
         self._client_id = client_id
         self._client_secret = client_secret
         self._scope = scope
@@ -109,20 +111,44 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
 
     async def _post(self) -> tuple[int, bytes]:
         form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
-        # RFC 6749, section 2.3.1: both are form-encoded before they go into the header.
-        identity = aiohttp.BasicAuth(quote_plus(self._client_id), quote_plus(self._client_secret.get_secret_value()))
-        timeout = aiohttp.ClientTimeout(total=self._timeout_seconds)
-        # A session for each fetch, hours apart: it belongs to no event loop for longer than that.
+        # A session for each fetch: fetches are far apart, and it belongs to no event loop for longer than that.
         async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.post(self._url, data=form, auth=identity, ssl=self._tls or True, allow_redirects=False) as response,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout_seconds)) as session,
+            session.post(
+                self._url,
+                data=form,
+                headers={"Authorization": self._authorization()},
+                ssl=self._tls or True,
+                proxy=_proxy(self._url),
+                allow_redirects=False,
+            ) as response,
         ):
-            return response.status, await response.content.read(_LARGEST_ANSWER_BYTES)
+            body = b""
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _LARGEST_ANSWER_BYTES:
+                    raise self._error("the answer is too long")
+            return response.status, body
+
+    def _authorization(self) -> str:
+        # RFC 6749, section 2.3.1: both are form-encoded before they are joined.
+        identity = f"{quote_plus(self._client_id)}:{quote_plus(self._client_secret.get_secret_value())}"
+        return "Basic " + base64.b64encode(identity.encode()).decode()
 
     def _error(self, reason: str) -> TokenError:
-        parts = urlsplit(self._url)
-        # Without user, password and query.
-        return TokenError(reason, endpoint=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+        return TokenError(reason, endpoint=self._url.partition("?")[0])
+
+
+def _without_user(url: str) -> str:
+    """Credentials in the address are not for us: ours are in the settings, and errors show the address."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _proxy(url: str) -> str | None:
+    """What HTTPS_PROXY, HTTP_PROXY and NO_PROXY say. aiohttp's own way would add what is in a .netrc file."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def _check(name: str, entry: ProviderEntry, *, text: str, source: str) -> None:
     kind = PROVIDER_TYPES.get(entry.type)
     if kind is None:
         path = ["providers", name, "type"]
-        raise CatalogueError(
-            unknown_type(entry.type), source=source, line=line_of(text, path), where=".".join(path)
-        )
+        raise CatalogueError(unknown_type(entry.type), source=source, line=line_of(text, path), where=".".join(path))
     try:
         kind.options.model_validate(entry.options)
     except ValidationError as error:

@@ -122,13 +122,13 @@ class AnswerInProgress:
             return ""  # the last chunk of a stream carries usage alone
         choice = choices[0]
         content = getattr(choice, part, None)
-        self._refused = self._refused or bool(_text(content, "refusal"))
-        self._finish_reason = _text(choice, "finish_reason") or self._finish_reason
         text = _text(content, "content")
-        if text is None:
-            return ""
-        self._texts.append(_encodable(text))
-        return text
+        if text is not None:
+            self._texts.append(_encodable(text))
+        self._refused = self._refused or bool(_text(content, "refusal"))
+        # Last, so that nothing counts as complete that could not be read.
+        self._finish_reason = _text(choice, "finish_reason") or self._finish_reason
+        return text or ""
 
 
 def _text(thing: object, name: str) -> str | None:

@@ -148,7 +148,7 @@ def _check_service(
         probe(address)
     except NotReady as error:
         todo = f"Correct or unset {variable}." if variable else "Run `sluice down`, then `sluice up`."
-        return Finding(name=name, status=Status.FAIL, found=f"{shown} does not answer: {error}", todo=todo)
+        return Finding(name=name, status=Status.FAIL, found=f"{shown} cannot be used: {error}", todo=todo)
     origin = f"from {variable}" if variable else "local stack"
     return Finding(name=name, status=Status.OK, found=f"{shown} answers ({origin})")
 

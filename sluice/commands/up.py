@@ -18,8 +18,6 @@ from sluice.stack.processes import tail
 from sluice.stack.state import Source
 
 _WATCH_SECONDS = 1.0
-# Something that is restarted from another terminal is away for a moment.
-_AWAY_SECONDS = 3.0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -55,60 +53,63 @@ def up(
       1    it could not start, or a server crashed
       130  interrupted before it was ready
     """
-    notes = Console(stderr=True, highlight=False)
-    with _sigterm_as_interrupt():
-        try:
-            running = stack.start(
-                state_dir, on_progress=lambda line: notes.print(line, style="dim", markup=False, soft_wrap=True)
-            )
-        except (stack.StackError, OSError) as error:
-            notes.print(str(error), style="red", markup=False, soft_wrap=True)
-            raise typer.Exit(EXIT_FAILED) from None
-        except KeyboardInterrupt:
-            notes.print("Interrupted before it was ready; what was started is stopped.")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        if as_json:
-            typer.echo(json.dumps(_as_json(running)))
-        else:
-            _show(running, detach=detach)
-        if not detach:
-            raise typer.Exit(_stay(running, notes))
-
-
-def _stay(running: stack.RunningStack, notes: Console) -> int:
-    """Wait for Ctrl-C, `sluice down` or a crash; then stop what we started, and return the exit code."""
-    crashed: list[stack.Service] = []
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    running: stack.RunningStack | None = None
+    away: list[stack.Service] = []
     try:
-        away = _wait_until_away(running)
-        crashed = [service for service in away if service.condition() is stack.Condition.CRASHED]
-    except KeyboardInterrupt:
-        away = []
-    # We are stopping: a second Ctrl-C must not leave servers behind.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        with _sigterm_as_interrupt():
+            try:
+                running = stack.start(state_dir, on_progress=lambda line: notes.print(line, style="dim", markup=False))
+                _show(running, as_json=as_json, detach=detach)
+                if detach:
+                    return
+                away = _wait_until_away(running)
+            except KeyboardInterrupt:
+                if running is None:
+                    notes.print("Interrupted before it was ready; what was started is stopped.")
+                    raise typer.Exit(EXIT_INTERRUPTED) from None
+            _ignore_interrupts()
+            raise typer.Exit(_stop(running, away, notes))
+    except (stack.StackError, OSError) as error:
+        notes.print(str(error), style="red", markup=False)
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def _wait_until_away(running: stack.RunningStack) -> list[stack.Service]:
+    """Return the services that were stopped elsewhere or crashed, once there are any."""
+    while True:
+        time.sleep(_WATCH_SECONDS)
+        if running.away():
+            # Killed and started again, as tests do, it is away for a moment.
+            time.sleep(_WATCH_SECONDS)
+            if away := running.away():
+                return away
+
+
+def _stop(running: stack.RunningStack, away: list[stack.Service], notes: Console) -> int:
+    """Tell what is away, stop what we started, and return the exit code."""
+    crashed = [service for service in away if service.condition() is stack.Condition.CRASHED]
     for service in away:
         notes.print(f"{service.name.label} {service.condition()}.")
     for service in crashed:
         if log_path := service.log_path():
-            notes.print(f"The end of {log_path}:\n{tail(log_path)}", style="red", markup=False, soft_wrap=True)
+            notes.print(f"The end of {log_path}:\n{tail(log_path)}", style="red", markup=False)
     stopped = running.stop()
-    notes.print(f"Stopped {' and '.join(stopped)}." if stopped else "Nothing of ours was left to stop.")
+    notes.print(f"Stopped {' and '.join(stopped)}." if stopped else "There was nothing of ours to stop.")
     return EXIT_FAILED if crashed else 0
 
 
-def _wait_until_away(running: stack.RunningStack) -> list[stack.Service]:
-    """Return the services of ours that have stopped or crashed, once there are any."""
-    ours = [service for service in running.services if service.source is not Source.EXTERNAL]
-    while True:
-        time.sleep(_WATCH_SECONDS)
-        if _away(ours):
-            time.sleep(_AWAY_SECONDS)
-            if away := _away(ours):
-                return away
+def _ignore_interrupts() -> None:
+    """We are stopping: a second Ctrl-C must not leave servers behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def _away(services: list[stack.Service]) -> list[stack.Service]:
-    return [service for service in services if service.condition() is not stack.Condition.RUNNING]
+def _show(running: stack.RunningStack, *, as_json: bool, detach: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(_as_json(running)))
+    else:
+        _show_table(running, detach=detach)
 
 
 def _as_json(running: stack.RunningStack) -> dict[str, object]:
@@ -128,7 +129,7 @@ def _as_json(running: stack.RunningStack) -> dict[str, object]:
     }
 
 
-def _show(running: stack.RunningStack, *, detach: bool) -> None:
+def _show_table(running: stack.RunningStack, *, detach: bool) -> None:
     console = Console(highlight=False)
     table = Table(box=None, show_header=False, pad_edge=False)
     for service in running.services:

@@ -1,7 +1,7 @@
 """The local stack: a Kafka and a Redis that answer, wherever this machine can get them from.
 
-Layer `sluice`, and the start of everything: it imports nothing of ours. The demo, `sluice up` and the tests use
-the same call:
+Layer `sluice`. It imports nothing of ours but the clients' settings, to reach a Kafka or a Redis of the user's own
+(`own_probes.py`). The demo, `sluice up` and the tests use the same call:
 
     with stack.start(on_progress=print) as running:
         running.kafka_bootstrap, running.redis_url

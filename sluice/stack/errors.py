@@ -2,7 +2,7 @@
 
 StackError
 ├── NoSource             nothing on this machine can provide a service
-├── ExternalUnreachable  an address the user gave does not answer
+├── ExternalUnreachable  an address the user gave cannot be used
 ├── StartFailed          a server was started and did not become ready
 ├── DockerFailed         the Docker engine refused or broke off something
 ├── StackBusy            another process is starting or stopping the same stack
@@ -28,12 +28,11 @@ class NoSource(StackError):  # noqa: N818 - reads as what is missing
 
 
 class ExternalUnreachable(StackError):  # noqa: N818
-    """The address in an environment variable does not answer."""
+    """The address in an environment variable cannot be used: nobody answers, or we are refused."""
 
     def __init__(self, *, variable: str, address: str, reason: str) -> None:
         super().__init__(
-            f"{variable}={address} does not answer: {reason}. "
-            f"Correct it, or unset it to let Sluice start a server of its own."
+            f"{variable}={address} cannot be used: {reason}. Without {variable}, Sluice starts a server of its own."
         )
         self.variable = variable
         self.address = address

@@ -36,7 +36,7 @@ class ProcessRecord(BaseModel):
 
 
 # Children of this process: only their parent learns how they ended, and must ask or they stay as zombies.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_children: dict[ProcessRecord, subprocess.Popen[bytes]] = {}
 
 
 def spawn(argv: Sequence[str], *, cwd: Path, log_path: Path) -> ProcessRecord:
@@ -52,18 +52,20 @@ def spawn(argv: Sequence[str], *, cwd: Path, log_path: Path) -> ProcessRecord:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    _children[child.pid] = child
-    return ProcessRecord(pid=child.pid, started_at=psutil.Process(child.pid).create_time())
+    record = ProcessRecord(pid=child.pid, started_at=psutil.Process(child.pid).create_time())
+    _children[record] = child
+    return record
 
 
 def is_alive(record: ProcessRecord) -> bool:
     """Whether that very process runs, and not another one that was given its pid."""
-    return _find(record) is not None
+    child = _children.get(record)
+    return _is_found(record) if child is None else child.poll() is None
 
 
 def end_reason(record: ProcessRecord) -> str | None:
     """How that process ended, or None while it runs."""
-    child = _children.get(record.pid)
+    child = _children.get(record)
     if child is not None and child.poll() is not None:
         return f"it {_exit_text(child.returncode)}"
     return None if is_alive(record) else "its process is gone"
@@ -91,7 +93,7 @@ def run_to_end(
     """Run a command that ends by itself, and raise `StartFailed` when it fails or takes too long."""
     program = Path(argv[0]).name
     record = spawn(argv, cwd=cwd, log_path=log_path)
-    child = _children[record.pid]
+    child = _children[record]
     deadline = time.monotonic() + timeout_seconds
     try:
         while child.poll() is None:
@@ -143,13 +145,13 @@ def _rotate(log_path: Path) -> None:
 
 def _end(record: ProcessRecord, number: signal.Signals, *, grace_seconds: float) -> bool:
     if not is_alive(record):
-        _reap(record.pid)
+        _children.pop(record, None)
         return False
     _signal_session(record.pid, number)
     if not _is_gone_within(record, grace_seconds):
         _signal_session(record.pid, signal.SIGKILL)
         _is_gone_within(record, _KILL_SECONDS)
-    _reap(record.pid)
+    _children.pop(record, None)
     return True
 
 
@@ -163,21 +165,15 @@ def _is_gone_within(record: ProcessRecord, timeout_seconds: float) -> bool:
     return True
 
 
-def _reap(pid: int) -> None:
-    # Asked, not awaited: under a stale record's pid a child of ours may run that is another one.
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        del _children[pid]
-
-
-def _find(record: ProcessRecord) -> psutil.Process | None:
+def _is_found(record: ProcessRecord) -> bool:
     try:
         process = psutil.Process(record.pid)
         if abs(process.create_time() - record.started_at) > _START_TIME_TOLERANCE_SECONDS:
-            return None
-        return None if process.status() == psutil.STATUS_ZOMBIE else process
+            return False
+        # A zombie holds nothing any more, unless it is only the first thread that has ended.
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
-        return None
+        return False
 
 
 def _signal_session(pid: int, number: signal.Signals) -> None:

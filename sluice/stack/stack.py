@@ -13,9 +13,10 @@ from typing import Self
 from sluice.stack import docker_engine, locations, machine, running
 from sluice.stack.errors import Cancelled
 from sluice.stack.local_service import stop_recorded
-from sluice.stack.probes import Probe, kafka_metadata, redis_ping
+from sluice.stack.own_probes import ask_kafka, ask_redis
+from sluice.stack.probes import Probe
 from sluice.stack.resolve import resolve
-from sluice.stack.service import Launch, Progress, Service
+from sluice.stack.service import Condition, Launch, Progress, Service
 from sluice.stack.sources import kafka_service, redis_service
 from sluice.stack.state import ServiceName, Source, StateDir
 
@@ -29,10 +30,10 @@ def _silent(_message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExternalProbes:
-    """How the user's own Kafka and Redis are asked; replace them where TLS or SASL is needed to reach them."""
+    """How the user's own Kafka and Redis are asked whether they can be used."""
 
-    kafka: Probe = kafka_metadata
-    redis: Probe = redis_ping
+    kafka: Probe = ask_kafka
+    redis: Probe = ask_redis
 
 
 class RunningStack:
@@ -65,6 +66,12 @@ class RunningStack:
     def environment(self) -> dict[str, str]:
         """The variables that lead a child process to this stack."""
         return {"KAFKA_BOOTSTRAP": self.kafka_bootstrap, "REDIS_URL": self.redis_url}
+
+    def away(self) -> list[Service]:
+        """The services run by us that run no more. Waits for a restart that is under way."""
+        with self._state.locked():
+            ours = [service for service in self.services if service.source is not Source.EXTERNAL]
+            return [service for service in ours if service.condition() is not Condition.RUNNING]
 
     def stop(self) -> list[str]:
         """Stop the services that this object started, and return the names of those that ran."""

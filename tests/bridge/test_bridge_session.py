@@ -130,9 +130,7 @@ versions = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6)), max_si
 
 
 @given(events=versions, remembered=st.integers(1, 3), resubscribe_at=st.integers(0, 60))
-def test_a_view_by_id_never_goes_back(
-    events: list[tuple[str, int]], remembered: int, resubscribe_at: int
-) -> None:
+def test_a_view_by_id_never_goes_back(events: list[tuple[str, int]], remembered: int, resubscribe_at: int) -> None:
     """Events in any order, repeated, and forgotten by the board in between: versions told only ever grow."""
     bench = Bench(remembered=remembered)
     told: dict[str, int] = {}

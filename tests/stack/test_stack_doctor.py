@@ -77,7 +77,7 @@ def test_a_given_address_that_does_not_answer_fails_without_its_password() -> No
     )
     redis = findings(around)["Redis"]
     assert redis.status is Status.FAIL
-    assert "redis://user:***@cache:6379 does not answer" in redis.found
+    assert "redis://user:***@cache:6379 cannot be used" in redis.found
     assert "REDIS_URL" in redis.todo
 
 

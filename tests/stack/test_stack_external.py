@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.stack import probes
+from sluice.stack import own_probes, probes
 from sluice.stack.errors import ExternalUnreachable, NotOurs
 from sluice.stack.external import ExternalService, without_password
 from sluice.stack.ports import LOOPBACK, choose
@@ -26,8 +26,8 @@ def test_an_address_that_does_not_answer_is_named_with_its_variable() -> None:
     with pytest.raises(ExternalUnreachable) as caught:
         external.ensure(Launch(on_progress=told.append))
     message = str(caught.value)
-    assert "REDIS_URL=redis://user:***@cache:6379/0 does not answer: it accepts no connection" in message
-    assert "unset it" in message
+    assert "REDIS_URL=redis://user:***@cache:6379/0 cannot be used: it accepts no connection" in message
+    assert "Without REDIS_URL" in message
     assert "hunter2" not in message + "".join(told)
 
 
@@ -63,15 +63,35 @@ def test_passwords_are_masked(address: str, shown: str) -> None:
     assert without_password(address) == shown
 
 
-@pytest.mark.parametrize("address", [f"{LOOPBACK}:{choose(1)[0]}", "not an address", "host:port"])
-def test_a_kafka_that_is_not_there_is_not_ready(address: str) -> None:
-    """A closed port and a malformed address are both told as a reason, not as a traceback."""
+KAFKA_PROBES = [probes.kafka_metadata, own_probes.ask_kafka]
+REDIS_PROBES = [probes.redis_ping, own_probes.ask_redis]
+
+
+@pytest.mark.parametrize("probe", KAFKA_PROBES)
+@pytest.mark.parametrize("address", [f"{LOOPBACK}:{choose(1)[0]}", "not an address", "host.invalid:9092", "host:port"])
+def test_a_kafka_that_is_not_there_is_not_ready(probe: Probe, address: str) -> None:
+    """A closed port, an unknown host and a malformed address are told as a reason, not as a traceback."""
     with pytest.raises(NotReady):
-        probes.kafka_metadata(address)
+        probe(address)
 
 
+@pytest.mark.parametrize("probe", REDIS_PROBES)
 @pytest.mark.parametrize("address", [f"redis://{LOOPBACK}:{choose(1)[0]}", "not a url", "redis://host:port"])
-def test_a_redis_that_is_not_there_is_not_ready(address: str) -> None:
+def test_a_redis_that_is_not_there_is_not_ready(probe: Probe, address: str) -> None:
     """A closed port and a malformed URL are both told as a reason, not as a traceback."""
     with pytest.raises(NotReady):
-        probes.redis_ping(address)
+        probe(address)
+
+
+@pytest.mark.parametrize(
+    ("probe", "address"), [(own_probes.ask_kafka, "kafka:9092"), (own_probes.ask_redis, "redis://cache")]
+)
+def test_settings_that_do_not_fit_are_named_without_their_values(
+    probe: Probe, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password without its mechanism is a reason that names the setting and not the password."""
+    monkeypatch.setenv("SLUICE_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("SLUICE_KAFKA__SASL_PASSWORD", "hunter2")
+    with pytest.raises(NotReady, match="setting SLUICE_KAFKA: sasl_mechanism") as caught:
+        probe(address)
+    assert "hunter2" not in str(caught.value)

@@ -1,17 +1,21 @@
 """Real redis-server processes for tests: on a free port of 127.0.0.1, with their data in a temporary folder."""
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import redis
 
+LOOPBACK = "127.0.0.1"
+SLOTS = 16_384
 READY_TIMEOUT_SECONDS = 20.0
 
 
@@ -28,7 +32,7 @@ def redis_server_binary() -> str:
 
 def free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
     return port
 
@@ -36,9 +40,11 @@ def free_port() -> int:
 class RedisProcess:
     """One server. It keeps its port and folder over `kill` and `start`."""
 
-    def __init__(self, folder: Path, *options: str, sentinel_config: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, port: int | None = None, sentinel_config: str | None = None
+    ) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = port or free_port()
         self._options = options
         self._sentinel_config = sentinel_config
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +52,7 @@ class RedisProcess:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{LOOPBACK}:{self.port}/0"
 
     def start(self) -> "RedisProcess":
         command = [redis_server_binary()]
@@ -54,16 +60,16 @@ class RedisProcess:
             config = self.folder / "sentinel.conf"
             config.write_text(self._sentinel_config)
             command += [str(config), "--sentinel"]
-        command += ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), *self._options]
+        command += ["--bind", LOOPBACK, "--port", str(self.port), "--dir", str(self.folder), *self._options]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self.wait_until(lambda client: bool(client.ping()))
         return self
 
     def client(self) -> redis.Redis:
-        return redis.Redis(host="127.0.0.1", port=self.port, decode_responses=True, socket_timeout=5)
+        return redis.Redis(host=LOOPBACK, port=self.port, decode_responses=True, socket_timeout=5)
 
-    def wait_until(self, condition) -> None:  # noqa: ANN001 - a callable of one client
+    def wait_until(self, condition: Callable[[redis.Redis], bool]) -> None:
         """Waits for a condition that is asked of this server."""
         give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
         with self.client() as client:
@@ -100,11 +106,32 @@ class RedisProcess:
 
 
 def start_cluster(folder: Path, size: int = 3) -> list[RedisProcess]:
-    """Masters without replicas that have divided all slots among them."""
-    nodes = []
-    for number in range(size):
-        bus_port = str(free_port())
-        options = ("--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1", "--save", "")
-        node = RedisProcess(folder / str(number), *options, "--cluster-announce-bus-port", bus_port)
-        nodes.append(node)
+    """Masters without replicas that have divided all slots among them, and know each other."""
+    options = ("--cluster-enabled", "yes", "--cluster-announce-ip", LOOPBACK, "--save", "")
+    nodes = [RedisProcess(folder / str(number), *options, port=_free_cluster_port()).start() for number in range(size)]
+    bounds = [SLOTS * number // size for number in range(size + 1)]
+    for number, node in enumerate(nodes):
+        with node.client() as client:
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(bounds[number], bounds[number + 1]))
+            client.execute_command("CLUSTER", "MEET", LOOPBACK, nodes[0].port)
+    for node in nodes:
+        node.wait_until(lambda client: _is_complete(client.execute_command("CLUSTER INFO"), size))
     return nodes
+
+
+def _is_complete(info: dict[str, str], size: int) -> bool:
+    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == size
+
+
+def _free_cluster_port() -> int:
+    """A port whose cluster bus port, always 10,000 above, is free as well."""
+    while True:
+        port = random.randint(12_000, 19_999)
+        try:
+            for candidate in (port, port + 10_000):
+                with socket.socket() as probe:
+                    probe.bind((LOOPBACK, candidate))
+        except OSError:
+            continue
+        return port

@@ -15,8 +15,8 @@ from sluice.stack.kafka_settings import broker_settings
 from sluice.stack.locations import cache_dir
 from tests.support.certificates import Certificates
 
-PLAIN_USER, PLAIN_PASSWORD = "alice", "alice-secret"  # noqa: S105
-SCRAM_USER, SCRAM_PASSWORD = "bob", "bob-secret"  # noqa: S105
+PLAIN_USER, PLAIN_PASSWORD = "alice", "alice-secret"
+SCRAM_USER, SCRAM_PASSWORD = "bob", "bob-secret"
 
 _READY_TIMEOUT_SECONDS = 60
 _JAVA_FLAGS = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true")

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
-from aiohttp import BasicAuth, web
+from aiohttp import web
 
-CLIENT_ID, CLIENT_SECRET = "sluice", "s3cr3t/+ü"  # noqa: S105
+CLIENT_ID, CLIENT_SECRET = "sluice", "s3cr3t/+ü"
 
 
 @dataclass(kw_only=True)
@@ -28,8 +28,8 @@ class TokenServer:
         self.requests.append(form)
         if self.answer is not None:
             return web.Response(status=self.answer.status, body=self.answer.body, headers=self.answer.headers)
-        identity = BasicAuth.decode(request.headers["Authorization"])
-        if (unquote_plus(identity.login), unquote_plus(identity.password)) != (CLIENT_ID, CLIENT_SECRET):
+        identity = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
+        if [unquote_plus(part) for part in identity.split(":")] != [CLIENT_ID, CLIENT_SECRET]:
             return web.json_response({"error": "invalid_client"}, status=401)
         token = unsecured_token(subject=self.audience_name, lifetime_seconds=self.lifetime_seconds)
         return web.json_response({"access_token": token, "expires_in": self.lifetime_seconds, "token_type": "bearer"})

@@ -1,0 +1,153 @@
+"""The outbox: bounded, in order, and after compaction a client ends up with the same view."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge_support import delta, status_event
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from websocket_bridge.board import Board
+from websocket_bridge.frames import Answer, DeltaRun, Frame, Snapshot, Status, snapshots
+from websocket_bridge.outbox import Outbox
+from websocket_bridge.transcripts import Transcripts
+
+
+@dataclass
+class View:
+    """What a client knows after some frames, by the rules of docs/websocket.md."""
+
+    versions: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    answers: list[bytes] = field(default_factory=list)
+
+    def take(self, frame: Frame) -> None:
+        if isinstance(frame, Answer):
+            self.answers.append(frame.data)
+            return
+        fields: dict[str, Any] = json.loads(frame.data)
+        for event in [*fields.get("requests", ()), *([fields["event"]] if fields["type"] == "status" else ())]:
+            version = max(event["state_version"], self.versions.get(event["request_id"], 0))
+            self.versions[event["request_id"]] = version
+        for run in fields.get("texts", ()):
+            self.texts[run["request_id"]] = (run["attempt"], run["last_seq"] + 1, run["text"])
+        if fields["type"] == "delta":
+            self._append(fields)
+
+    def _append(self, run: dict[str, Any]) -> None:
+        attempt, next_seq, text = self.texts.get(run["request_id"], (0, 0, ""))
+        if (run["attempt"], run["seq"]) == (attempt, next_seq):
+            self.texts[run["request_id"]] = (attempt, run["last_seq"] + 1, text + run["text"])
+        elif (run["attempt"], run["seq"]) > (attempt, next_seq):
+            self.texts[run["request_id"]] = (run["attempt"], run["last_seq"] + 1, run["text"])
+
+
+class World:
+    """Requests that move, as the hub would see them."""
+
+    def __init__(self) -> None:
+        self._board = Board(100)
+        self._transcripts = Transcripts()
+        self._versions: dict[str, int] = {}
+        self._streams: dict[str, tuple[int, int]] = {}
+
+    def frames(self, happening: str, request_id: str) -> list[Frame]:
+        if happening == "status":
+            self._versions[request_id] = self._versions.get(request_id, 0) + 1
+            status = self._board.apply(status_event(request_id, version=self._versions[request_id]))
+            return [status] if status else []
+        if happening in {"delta", "attempt"}:
+            attempt, seq = self._streams.get(request_id, (1, 0))
+            if happening == "attempt":
+                attempt, seq = attempt + 1, 0
+            self._streams[request_id] = (attempt, seq + 1)
+            run = self._transcripts.apply(delta(request_id, seq, f"{request_id}{attempt}.{seq} ", attempt=attempt))
+            return [run] if run else []
+        if happening == "snapshot":
+            known, run = self._board.get(request_id), self._transcripts.get(request_id)
+            return [Answer(b"{}"), *snapshots([known] if known else [], [run] if run else [], [])]
+        raise ValueError(happening)
+
+
+happenings = st.lists(
+    st.tuples(st.sampled_from(["status", "delta", "attempt", "snapshot", "read"]), st.sampled_from("ab")), max_size=80
+)
+
+
+@given(happenings=happenings, max_events=st.integers(4, 12))
+@example(
+    happenings=[("delta", "a")] * 3 + [("snapshot", "a")] + [("delta", "a")] * 6 + [("status", "b")] * 3, max_events=4
+)
+def test_compaction_changes_nothing_of_what_a_client_ends_up_with(
+    happenings: list[tuple[str, str]], max_events: int
+) -> None:
+    """A client that reads late has the same newest versions, texts and answers as one that reads at once."""
+    world, outbox = World(), Outbox(max_events=max_events, max_bytes=1_000_000)
+    prompt, late = View(), View()
+    for happening, request_id in happenings:
+        if happening == "read":
+            frame = outbox.take()
+            if frame is not None:
+                late.take(frame)
+            continue
+        for frame in world.frames(happening, request_id):
+            prompt.take(frame)
+            compaction = outbox.put(frame)
+            if compaction is not None and not compaction.fits:
+                return  # the client is closed, and starts anew with a snapshot
+    while (waiting := outbox.take()) is not None:
+        late.take(waiting)
+    assert late == prompt
+
+
+@given(happenings=happenings, max_events=st.integers(1, 12), max_bytes=st.integers(200, 4000))
+def test_the_outbox_never_holds_more_than_its_bounds(
+    happenings: list[tuple[str, str]], max_events: int, max_bytes: int
+) -> None:
+    """After each put the pushes that wait are within both bounds, or the outbox says that they do not fit."""
+    world, outbox = World(), Outbox(max_events=max_events, max_bytes=max_bytes)
+    held: list[Frame] = []
+    for happening, request_id in happenings:
+        for frame in world.frames(happening, request_id) if happening != "read" else []:
+            compaction = outbox.put(frame)
+            if compaction is not None and not compaction.fits:
+                return
+            held = [f for f in outbox._frames if isinstance(f, Status | DeltaRun)]
+            assert len(held) <= max_events
+            assert sum(len(f.data) for f in held) <= max_bytes
+
+
+def test_statuses_of_one_request_compact_to_the_newest() -> None:
+    """Ten changes of one request in an outbox for four leave the newest, and count what was left out."""
+    outbox = Outbox(max_events=4, max_bytes=1_000_000)
+    dropped = 0
+    for version in range(1, 11):
+        compaction = outbox.put(Status.of(status_event("a", version=version)))
+        dropped += compaction.statuses_dropped if compaction else 0
+    waiting = []
+    while (frame := outbox.take()) is not None:
+        waiting.append(frame)
+    assert waiting[-1].version == 10
+    assert dropped + len(waiting) == 10
+
+
+def test_a_client_that_is_lost_does_not_fit() -> None:
+    """Changes of as many different requests cannot be compacted: the outbox says so."""
+    outbox = Outbox(max_events=4, max_bytes=1_000_000)
+    results = [outbox.put(Status.of(status_event(f"r{number}"))) for number in range(5)]
+    assert results[:4] == [None] * 4
+    assert results[4] is not None
+    assert not results[4].fits
+
+
+def test_answers_and_snapshots_are_owed_until_they_are_taken() -> None:
+    """They do not count against the bounds; the next command waits for them."""
+    outbox = Outbox(max_events=1, max_bytes=1_000_000)
+    status = Status.of(status_event("a"))
+    for frame in (Answer(b"{}"), Snapshot(statuses=(status,)), Snapshot(statuses=(status,))):
+        assert outbox.put(frame) is None
+    assert outbox.owes_replies
+    while outbox.take() is not None:
+        pass
+    assert not outbox.owes_replies

@@ -1,0 +1,1 @@
+"""Whole-system tests: real Kafka and Redis, roles as processes that can be killed."""

@@ -1,0 +1,195 @@
+"""What every state store does with ends: one winner, an outcome kept until it is in Kafka, and then little kept."""
+
+import asyncio
+
+import pytest
+
+from connectors.state.base import Arrival, Claimed, Lease, Limits, Settled
+from connectors.state.ends import IllegalEndError
+from schemas.vocabulary import State
+from tests.state.worlds import RETENTION_SECONDS, RedisWorld, World
+
+ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
+LEASE_MS = 60_000
+HOUR_MS = 3_600_000
+ENDS = [State.COMPLETED, State.FAILED, State.EXPIRED, State.CANCELLED]
+
+
+async def lease_of(world: World, request_id: str = "r1", *, owner: str = "a", admit: bool = True) -> Lease:
+    if admit:
+        deadline_ms = world.now_ms() + HOUR_MS
+        await world.store.admit(
+            Arrival(request_id=request_id, origin="o", size_bytes=100, deadline_ms=deadline_ms), ROOMY
+        )
+    claim = await world.store.claim(request_id, owner=owner, lease_ms=LEASE_MS)
+    assert isinstance(claim, Claimed)
+    return claim.lease
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_the_holder_ends_the_request_one_version_on(world: World, end: State) -> None:
+    """Everybody who asks afterwards gets the state and the outcome, byte for byte."""
+    lease = await lease_of(world)
+    outcome = bytes(range(256))
+    assert await world.store.settle(lease, end, outcome) is None
+    assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(end, 3, outcome)
+
+
+@pytest.mark.parametrize("end", [State.QUEUED, State.PROCESSING, State.RETRY_SCHEDULED, State.REJECTED])
+async def test_a_request_at_work_cannot_end_in_any_other_state(world: World, end: State) -> None:
+    """A mistake of the caller changes nothing."""
+    lease = await lease_of(world)
+    with pytest.raises(IllegalEndError):
+        await world.store.settle(lease, end, b"")
+    assert await world.store.settle(lease, State.COMPLETED, b"x") is None
+
+
+async def test_the_winner_that_asks_again_is_told_that_it_won(world: World) -> None:
+    """Its reply was lost on the way: it still is the one to publish, before and after the outcome is dropped."""
+    lease = await lease_of(world)
+    assert await world.store.settle(lease, State.FAILED, b"x") is None
+    assert await world.store.settle(lease, State.FAILED, b"x") is None
+    await world.store.published(["r1"])
+    assert await world.store.settle(lease, State.FAILED, b"x") is None
+    assert await world.store.settle(lease, State.COMPLETED, b"y") == Settled(State.FAILED, 3, None)
+
+
+async def test_exactly_one_of_many_settles_wins(world: World) -> None:
+    """Stale leases of the same request, all at once: the current one wins, the others learn how it ended."""
+    leases = [await lease_of(world)]
+    for number in range(20):
+        await world.let_pass(LEASE_MS + 1)
+        leases.append(await lease_of(world, owner=f"w{number}", admit=False))
+    answers = await asyncio.gather(
+        *(world.store.settle(lease, State.COMPLETED, str(lease.attempt).encode()) for lease in leases)
+    )
+    assert [lease for lease, answer in zip(leases, answers, strict=True) if answer is None] == [leases[-1]]
+    end = Settled(State.COMPLETED, leases[-1].version + 1, b"21")
+    assert await world.store.settle(leases[0], State.COMPLETED, b"1") == end
+
+
+async def test_a_lease_that_was_taken_over_cannot_settle(world: World) -> None:
+    """It is told that another holds the lease, by a state that is not terminal."""
+    stale = await lease_of(world)
+    await world.let_pass(LEASE_MS + 1)
+    current = await lease_of(world, owner="b", admit=False)
+    assert await world.store.settle(stale, State.COMPLETED, b"x") == Settled(State.PROCESSING, current.version, None)
+    assert await world.store.settle(current, State.COMPLETED, b"y") is None
+
+
+async def test_a_lapsed_lease_that_nobody_took_can_still_settle(world: World) -> None:
+    """The answer is there and was paid for."""
+    lease = await lease_of(world)
+    await world.let_pass(LEASE_MS + 1)
+    assert await world.store.settle(lease, State.COMPLETED, b"x") is None
+
+
+@pytest.mark.parametrize("called", [False, True])
+async def test_a_lease_that_was_given_back_cannot_settle(world: World, *, called: bool) -> None:
+    """Its right went with it."""
+    lease = await lease_of(world)
+    await world.store.release(lease, called=called)
+    answer = await world.store.settle(lease, State.COMPLETED, b"x")
+    assert isinstance(answer, Settled)
+    assert not answer.state.is_terminal
+    assert answer.outcome is None
+
+
+async def test_an_end_takes_the_request_out_of_the_count_once(world: World) -> None:
+    """Repeats, late settles and marks change nothing more."""
+    lease = await lease_of(world)
+    await lease_of(world, "r2")
+    for _ in range(2):
+        await world.store.settle(lease, State.COMPLETED, b"x")
+        await world.store.settle(lease, State.FAILED, b"y")
+        await world.store.published(["r1"])
+    assert await world.store.outstanding() == (1, 100)
+
+
+async def test_an_end_without_history_does_not_drive_the_count_below_zero(world: World) -> None:
+    """What was never counted is not subtracted."""
+    await lease_of(world, "counted")
+    lease = await lease_of(world, admit=False)
+    assert await world.store.settle(lease, State.COMPLETED, b"x") is None
+    assert await world.store.outstanding() == (1, 100)
+
+
+async def test_an_outcome_outlives_a_store_that_forgot_its_request(world: World) -> None:
+    """The answer was paid for: it is kept as if the store had known, and the first one wins."""
+    lease = await lease_of(world)
+    await world.lose("r1")
+    assert await world.store.settle(lease, State.COMPLETED, b"x") is None
+    assert await world.store.settle(lease, State.COMPLETED, b"x") is None
+    end = Settled(State.COMPLETED, lease.version + 1, b"x")
+    assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == end
+
+
+async def test_an_outcome_is_kept_until_it_is_published(world: World) -> None:
+    """Whoever meets the request before may publish it again, afterwards there is nothing to do."""
+    await world.store.settle(await lease_of(world), State.COMPLETED, b"x" * 100_000)
+    assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 3, b"x" * 100_000)
+    await world.store.published(["r1"])
+    assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 3, None)
+
+
+async def test_an_empty_outcome_is_an_outcome(world: World) -> None:
+    """Nothing to say and nothing left to publish are not the same."""
+    await world.store.settle(await lease_of(world), State.COMPLETED, b"")
+    assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 3, b"")
+
+
+async def test_marks_of_requests_that_have_not_ended_change_nothing(world: World) -> None:
+    """Unknown, queued or at work: a mark that comes astray does no harm."""
+    lease = await lease_of(world)
+    await world.store.published(["r1", "unknown"])
+    await world.store.published([])
+    assert await world.store.renew([lease], lease_ms=LEASE_MS) == []
+    assert await world.store.settle(lease, State.COMPLETED, b"x") is None
+
+
+async def test_thousands_are_marked_in_one_step(world: World) -> None:
+    """Over all shards, however many."""
+    ids = [f"r{number}" for number in range(1500)]
+    for start in range(0, len(ids), 100):
+        leases = await asyncio.gather(*(lease_of(world, request_id) for request_id in ids[start : start + 100]))
+        await asyncio.gather(*(world.store.settle(lease, State.COMPLETED, b"x") for lease in leases))
+    assert await world.store.outstanding() == (0, 0)
+    await world.store.published(ids)
+    for request_id in ids[::100]:
+        assert await world.store.claim(request_id, owner="b", lease_ms=1) == Settled(State.COMPLETED, 3, None)
+
+
+async def test_an_ended_request_is_forgotten_a_retention_after_its_end(world: World) -> None:
+    """Its deadline no longer matters, and marking it as published does not prolong its stay."""
+    await world.store.settle(await lease_of(world, "marked"), State.COMPLETED, b"x")
+    await world.store.settle(await lease_of(world, "unmarked"), State.COMPLETED, b"x")
+    await world.let_pass(RETENTION_SECONDS * 500)
+    await world.store.published(["marked"])
+    await world.let_pass(RETENTION_SECONDS * 500 - 60_000)
+    assert await world.remaining() == 2
+    await world.let_pass(60_001)
+    assert await world.remaining() == 0
+
+
+async def test_nothing_stays_in_redis_for_ever(world: World) -> None:
+    """Every request's key expires by itself, whatever became of it; and an idle deployment has no other keys."""
+    if not isinstance(world, RedisWorld):
+        return
+    leases = {name: await lease_of(world, name) for name in ("working", "ended", "marked", "queued", "lost")}
+    await lease_of(world, "history-missing", admit=False)
+    await world.store.refuse(
+        Arrival(request_id="refused", origin="o", size_bytes=1, deadline_ms=0), State.REJECTED, b""
+    )
+    await world.store.release(leases["queued"], called=False)
+    await world.lose("lost")
+    for name in ("ended", "marked", "lost"):
+        await world.store.settle(leases[name], State.COMPLETED, b"x")
+    await world.store.published(["marked"])
+    requests = [key for key in await world.keys() if ":request:" in key]
+    assert len(requests) == 7
+    for key in requests:
+        assert 0 < await world.time_to_live_ms(key) <= HOUR_MS + LEASE_MS + RETENTION_SECONDS * 1000
+
+    await world.store.settle(leases["working"], State.COMPLETED, b"x")
+    await world.store.settle(await lease_of(world, "queued", admit=False), State.COMPLETED, b"x")
+    assert await world.store.outstanding() == (1, 100)  # of the request that the store lost; given up in time

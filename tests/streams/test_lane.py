@@ -1,0 +1,112 @@
+"""What a lane does with a task."""
+
+from datetime import timedelta
+
+from connectors.providers.base import Answered, Failed
+from connectors.state.base import Claimed
+from schemas import LLMRequest
+from schemas.attempt import Problem, Usage
+from schemas.request import Message
+from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, FailureCategory, Kind, Role, State
+from tests.streams.world import LEASE_SECONDS, START, World
+
+
+def request(**fields: object) -> LLMRequest:
+    return LLMRequest.model_validate(
+        {"request_id": "r-1", "messages": [Message(role=Role.USER, content="hi")], **fields}
+    )
+
+
+async def run(world: World, sent: LLMRequest) -> None:
+    await world.intake(world.request_delivery(sent))
+    await world.lane_all()
+
+
+async def test_an_answer_makes_a_result_an_attempt_record_and_a_completed_event() -> None:
+    usage = Usage(input_tokens=3, output_tokens=5)
+    world = World(outcome=Answered(text="yes", finish_reason="stop", model="m-2", usage=usage))
+    await run(world, request(user_id="u", correlation_id="c", metadata={"k": "v"}))
+    (result,) = world.results().values()
+    assert result.answer is not None
+    assert (result.answer.text, result.answer.model, result.usage) == ("yes", "m-2", usage)
+    assert (result.user_id, result.correlation_id, result.metadata) == ("u", "c", {"k": "v"})
+    assert result.possibly_billed_calls == 0
+    (attempt,) = world.attempts().values()
+    assert (attempt.outcome, attempt.usage) == (AttemptOutcome.ANSWERED, usage)
+    assert [event.type for event in world.events().values()] == [
+        "QUEUE_REQUEST_QUEUED",
+        "QUEUE_REQUEST_PROCESSING",
+        "QUEUE_REQUEST_COMPLETED",
+    ]
+    assert [event.state_version for event in world.events().values()] == [1, 2, 3]
+
+
+async def test_a_failure_keeps_its_category_and_whether_it_may_have_been_billed() -> None:
+    problem = Problem(category=FailureCategory.SERVER_ERROR, message="500", http_status=500, retryable=True)
+    world = World(outcome=Failed(problem=problem, possibly_billed=True))
+    await run(world, request())
+    (result,) = world.results().values()
+    assert (result.status, result.problem, result.possibly_billed_calls) == (State.FAILED, problem, 1)
+
+
+async def test_an_answer_that_does_not_fit_a_comparison_is_a_failure_and_never_repaired() -> None:
+    world = World(outcome=Answered(text='{"winner": "Essay A"}', finish_reason="stop", model="m"))
+    await run(world, LLMRequest(request_id="r-1", kind=Kind.COMPARISON, prompt="p", essay_a="a", essay_b="b"))
+    (result,) = world.results().values()
+    assert result.status is State.FAILED
+    assert result.answer is None
+    assert result.problem is not None
+    assert result.problem.category is FailureCategory.MALFORMED
+
+
+async def test_a_task_that_is_late_expires_and_calls_nobody() -> None:
+    world = World()
+    await world.intake(world.request_delivery(request(deadline_at=START + timedelta(seconds=5))))
+    world.pass_time(6)
+    await world.lane_all()
+    (result,) = world.results().values()
+    assert result.status is State.EXPIRED
+    assert world.calls["r-1"] == 0
+
+
+async def test_a_task_that_is_delivered_again_after_its_end_says_nothing_more() -> None:
+    world = World()
+    await run(world, request())
+    written = len(world.log)
+    await world.lane_all()
+    assert len(world.log) == written
+    assert world.calls["r-1"] == 1
+
+
+async def test_after_a_lost_call_the_policy_fail_ends_the_request_without_a_second_call() -> None:
+    world = World()
+    await world.intake(world.request_delivery(request(duplicate_policy=DuplicatePolicy.FAIL)))
+    claim = await world.state.claim("r-1", owner="dead", lease_ms=int(LEASE_SECONDS * 1000))
+    assert isinstance(claim, Claimed)
+    world.pass_time(LEASE_SECONDS + 1)
+    await world.lane_all()
+    (result,) = world.results().values()
+    assert result.problem is not None
+    assert result.problem.category is FailureCategory.OUTCOME_LOST
+    assert result.possibly_billed_calls == 1
+    assert world.calls["r-1"] == 0
+
+
+async def test_an_answer_too_large_for_any_topic_is_a_failure_that_says_so() -> None:
+    world = World(outcome=Answered(text="x" * 5_000_000, finish_reason="stop", model="m"))
+    await run(world, request())
+    (result,) = world.results().values()
+    assert result.problem is not None
+    assert result.problem.category is FailureCategory.TOO_LARGE
+
+
+async def test_tokens_are_published_with_attempt_and_sequence() -> None:
+    world = World()
+    await run(world, request(stream=True))
+    assert [record.key for record in world.written("llm.deltas")] == [b"r-1"]
+
+
+async def test_a_task_nobody_can_read_is_set_aside_byte_for_byte() -> None:
+    world = World()
+    await world.lane(world.delivery(b"\xc3\x01nonsense", key=b"r-1", topic="llm.lane.simulated"))
+    assert [record.value for record in world.written("llm.requests.dlt")] == [b"\xc3\x01nonsense"]
