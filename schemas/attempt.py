@@ -2,16 +2,16 @@
 
 from pydantic import Field
 
-from schemas.base import Identifier, Long, Milliseconds, Part, ProviderName, Record, Timestamp
+from schemas.base import LONG_MAX, Identifier, Milliseconds, Part, ProviderName, Record, Timestamp
 from schemas.vocabulary import AttemptOutcome, FailureCategory
 
 
 class Usage(Part):
     """Tokens as the provider counted them."""
 
-    input_tokens: Long = Field(default=0, ge=0)
-    output_tokens: Long = Field(default=0, ge=0)
-    cached_input_tokens: Long = Field(default=0, ge=0)
+    input_tokens: int = Field(default=0, ge=0, le=LONG_MAX)
+    output_tokens: int = Field(default=0, ge=0, le=LONG_MAX)
+    cached_input_tokens: int = Field(default=0, ge=0, le=LONG_MAX)
 
     @property
     def total_tokens(self) -> int:

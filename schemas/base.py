@@ -5,6 +5,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
+"""What Avro's long can hold: a number from outside that is larger would be read, and then not be written."""
+
 ID_PATTERN = r"^[A-Za-z0-9._:@-]+$"
 """Characters of an identifier. Braces are left out: Redis Cluster reads them as a hash tag."""
 
@@ -21,8 +24,6 @@ def _utc_milliseconds(moment: datetime) -> datetime:
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=ID_PATTERN)]
 ProviderName = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Long = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-"""What Avro's long can hold: a number from outside that is larger would be read, and then not be written."""
 Timestamp = Annotated[datetime, AfterValidator(_utc_milliseconds)]
 Version = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[float, Field(ge=0)]

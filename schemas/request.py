@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from schemas.base import Identifier, Long, Part, ProviderName, Record, Timestamp
+from schemas.base import LONG_MAX, LONG_MIN, Identifier, Part, ProviderName, Record, Timestamp
 from schemas.vocabulary import DuplicatePolicy, Kind, Priority, ProcessingMode, Role, Sensitivity
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -24,8 +24,8 @@ class Parameters(Part):
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    max_tokens: Long | None = Field(default=None, gt=0)
-    seed: Long | None = None
+    max_tokens: int | None = Field(default=None, gt=0, le=LONG_MAX)
+    seed: int | None = Field(default=None, ge=LONG_MIN, le=LONG_MAX)
     stop: list[str] = Field(default_factory=list, max_length=4)
     system_prompt: str | None = None
 
@@ -59,7 +59,7 @@ class RoutingConstraints(Part):
     allowed_providers: list[ProviderName] = Field(default_factory=list)
     sensitivity: Sensitivity = Sensitivity.PUBLIC
     max_cost_usd: float | None = Field(default=None, gt=0)
-    max_latency_ms: Long | None = Field(default=None, gt=0)
+    max_latency_ms: int | None = Field(default=None, gt=0, le=LONG_MAX)
     prefer_local: bool = False
     min_confidence: float | None = Field(default=None, ge=0, le=1)
 

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from connectors.kafka.client import client_options
-from connectors.schema_registry import open_codec
-
 from connectors.kafka.producer import Outgoing, Producer
 from connectors.kafka.reader import TopicReader
+from connectors.schema_registry import open_codec
 from connectors.settings import Settings
 from connectors.tracing import outgoing
 from schemas import LLMRequest, LLMResult

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import faust
 import structlog
-from connectors.schema_registry import open_codec
 
 from connectors.kafka.client import client_options
 from connectors.kafka.producer import Producer
 from connectors.ops import OpsServer, Readiness
 from connectors.providers.pricing_file import load_prices
 from connectors.providers.registry import build_provider
+from connectors.schema_registry import open_codec
 from connectors.settings import Settings
 from connectors.state.redis_store import RedisStateStore
 from connectors.stopping import stop_event

@@ -32,6 +32,8 @@ WATCH_TIMEOUT_SECONDS = 5
 BEHIND_SECONDS = 5
 """Above this lag clients are told that the bridge is catching up."""
 RECORDS_PER_POLL = 500
+METADATA_MAX_AGE_MS = 30_000
+"""So long until partitions that were added are noticed."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 10.0
 UNDECODABLE_PER_LOG_LINE = 100
 
@@ -63,7 +65,7 @@ class Feed:
         self._hub = hub
         self._metrics = metrics
         self._codec = codec
-        self._client_options = {"client_id": "sluice-bridge", **client_options}
+        self._client_options = dict(client_options)
         self._now_seconds = now_seconds
         self._topics = topics
         self._replay_seconds = {
@@ -125,7 +127,7 @@ class Feed:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",  # only where an offset is gone: what retention left is the best there is
-            metadata_max_age_ms=30_000,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         try:
             await consumer.start()

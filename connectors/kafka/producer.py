@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +101,12 @@ class Producer:
     async def _renew_if_broken(self, broken: AIOKafkaProducer) -> None:
         """An idempotent producer that lost its sequence fails for good; a new one takes its place."""
         async with self._renewal:
-            sender = broken._sender.sender_task  # noqa: SLF001 - aiokafka shows its death nowhere else
-            if self._producer is not broken or (sender is not None and not sender.done()):
+            replaced_already = broken is not self._producer
+            if replaced_already or not _has_died(broken):
                 return
             log.warning("producer_renewed")
             self._producer = await self._connect()
-            await broken.stop()
+            await _stop(broken)
 
     async def _connect(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -126,3 +127,14 @@ class Producer:
 
 def _may_pass(error: BaseException) -> bool:
     return isinstance(error, KafkaError) and not isinstance(error, MessageSizeTooLargeError)
+
+
+def _has_died(producer: AIOKafkaProducer) -> bool:
+    sender = producer._sender.sender_task  # noqa: SLF001 - aiokafka shows the death of its sender nowhere else
+    return sender is not None and sender.done()
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """What a dead producer says when it is stopped is known already."""
+    with suppress(KafkaError):
+        await producer.stop()

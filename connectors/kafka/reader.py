@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 MAX_FETCH_BYTES = 8 * 1024 * 1024
@@ -26,12 +27,13 @@ class TopicReader:
             fetch_max_wait_ms=100,
             max_partition_fetch_bytes=MAX_FETCH_BYTES,
         )
+        self._options = dict(client_options)
         self._topics = list(topics)
         self._start = start
 
     async def __aenter__(self) -> "TopicReader":
-        await self._consumer.start()
         try:
+            await self._consumer.start()
             await self._assign()
         except BaseException:
             await self._consumer.stop()
@@ -42,15 +44,7 @@ class TopicReader:
         await self._consumer.stop()
 
     async def _assign(self) -> None:
-        existing = await self._consumer.topics()
-        missing = [topic for topic in self._topics if topic not in existing]
-        if missing:
-            raise UnknownTopicOrPartitionError(f"no such topic: {', '.join(missing)} (sluice topics create)")
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in self._topics
-            for number in sorted(self._consumer.partitions_for_topic(topic) or ())
-        ]
+        partitions = await partitions_of(self._options, self._topics)
         self._consumer.assign(partitions)
         if self._start == "beginning":
             await self._consumer.seek_to_beginning(*partitions)
@@ -87,3 +81,21 @@ class TopicReader:
         while any([await self._consumer.position(part) < ends[part] for part in partitions]):
             records.extend(await self.some(timeout_ms=200))
         return records
+
+
+async def partitions_of(client_options: Mapping[str, Any], topics: Sequence[str]) -> list[TopicPartition]:
+    """All partitions of some topics. Raises `UnknownTopicOrPartitionError` with the names that do not exist."""
+    admin = AIOKafkaAdminClient(**client_options)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(topics))
+    finally:
+        await admin.close()
+    missing = [topic["topic"] for topic in described if topic["error_code"] != 0]
+    if missing:
+        raise UnknownTopicOrPartitionError(f"no such topic: {', '.join(missing)} (sluice topics create)")
+    return [
+        TopicPartition(topic["topic"], partition["partition"])
+        for topic in described
+        for partition in topic["partitions"]
+    ]

@@ -93,9 +93,12 @@ class ScriptRunner:
             raise StateUnavailableError(name, str(error) or type(error).__name__) from error
 
     async def close(self) -> None:
+        """Ends the calls that share a pipeline; one sent by itself ends by its timeout."""
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait([self._sender])
+        while self._waiting:
+            self._waiting.popleft().resolve(_closed())
         await disconnect(self._client)
 
     async def _send(self, command: Command) -> Any:
@@ -132,9 +135,8 @@ class ScriptRunner:
                 # Those who went together come back together: the first of them is to wait for the others.
                 self._is_crowded = len(calls) >= PIPELINE_PAYS_FROM or bool(self._waiting)
         except asyncio.CancelledError:
-            for call in (*calls, *self._waiting):
-                call.resolve(ConnectionAbortedError("the store was closed"))
-            self._waiting.clear()
+            for call in calls:
+                call.resolve(_closed())
             raise
 
     async def _round_trip(self, client: Redis, calls: list[_WaitingCall]) -> list[Any]:
@@ -147,3 +149,7 @@ class ScriptRunner:
                 return await pipeline.execute(raise_on_error=False)
         except _AWAY as error:
             return [error] * len(calls)
+
+
+def _closed() -> Exception:
+    return ConnectionAbortedError("the store was closed")

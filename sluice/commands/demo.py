@@ -8,12 +8,12 @@ import webbrowser
 from typing import Annotated
 
 import typer
-from connectors.providers.catalogue_file import load_catalogue
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 from connectors.logs import configure_logs
+from connectors.providers.catalogue_file import load_catalogue
 from connectors.settings import LogSettings, Settings
 from policy.catalogue import CatalogueError
 from sluice import stack
@@ -40,7 +40,8 @@ def demo(
     model: Annotated[str | None, typer.Option(help="The openai model.", show_default=False)] = None,
     essays: Annotated[int, typer.Option(help="How many essays; n essays make n(n-1)/2 requests.", min=2, max=12)] = 12,
     latency: Annotated[float, typer.Option(help="Mean latency of the simulated provider, in ms.", min=0)] = 900.0,
-    concurrency: Annotated[int, typer.Option(help="Calls at once.", min=1, max=256)] = 8,
+    rate: Annotated[float, typer.Option(help="Requests sent per second.", min=0.1, max=1000)] = 6.0,
+    concurrency: Annotated[int, typer.Option(help="Calls at once.", min=1, max=256)] = 32,
     timeout: Annotated[float, typer.Option(help="Give up after this many seconds.", min=1)] = 300.0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything up afterwards, until Ctrl-C.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -55,9 +56,9 @@ def demo(
     \b
     Examples:
       sluice demo
-      sluice demo --open --latency 3000     slow enough to watch
+      sluice demo --open --rate 2           slow enough to watch
       sluice demo --keep                    look at the page afterwards
-      sluice demo --latency 0 --json | jq .overhead_ms
+      sluice demo --rate 100 --json | jq .overhead_ms
       OPENAI_API_KEY=... sluice demo --provider openai --essays 4
 
     \b
@@ -71,6 +72,7 @@ def demo(
         essays=read_essays()[:essays],
         provider=provider,
         model=model,
+        rate=rate,
         timeout_seconds=timeout,
         keep=keep,
         open_page=open_page,
@@ -169,6 +171,6 @@ def _show(report: Report) -> None:
     console.print(f"{report.completed} of {report.requests} completed ({states or 'none ended'}); {report.lost} lost;")
     console.print(f"{report.duplicate_terminal_events} second terminal events.")
     console.print(
-        f"The pipeline's own share: p50 {overhead['p50']} ms, p95 {overhead['p95']} ms "
-        f"(submitted until settled, less the provider's time and the wait for a call slot)."
+        f"The pipeline's own share of the time: p50 {overhead['p50']} ms, p95 {overhead['p95']} ms "
+        "(submitted until settled, less the provider's time)."
     )

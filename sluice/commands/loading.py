@@ -3,10 +3,10 @@
 from typing import NoReturn
 
 import typer
-from connectors.providers.catalogue_file import load_catalogue
 from pydantic import ValidationError
 from rich.console import Console
 
+from connectors.providers.catalogue_file import load_catalogue
 from connectors.settings import Settings
 from policy.catalogue import Catalogue, CatalogueError
 

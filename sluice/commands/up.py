@@ -71,6 +71,8 @@ def up(
             _ignore_interrupts()
             raise typer.Exit(_stop(running, away, notes))
     except (stack.StackError, OSError) as error:
+        if running is not None:
+            running.stop()
         notes.print(str(error), style="red", markup=False)
         raise typer.Exit(EXIT_FAILED) from None
 

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 from aiokafka.errors import KafkaError
-from connectors.kafka.client import client_options
-from connectors.schema_registry import open_codec
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from connectors.kafka.client import client_options
 from connectors.kafka.reader import Start, TopicReader
 from connectors.logs import configure_logs
+from connectors.schema_registry import open_codec
 from connectors.settings import Settings
 from schemas import StatusEvent
 from schemas.codec import Codec, CodecError

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import uuid4
 
-from connectors.kafka.client import client_options
-from connectors.schema_registry import open_codec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from connectors.kafka.client import client_options
 from connectors.kafka.reader import TopicReader
+from connectors.schema_registry import open_codec
 from connectors.settings import Settings
-from schemas import LLMResult, StatusEvent
+from schemas import LLMRequest, LLMResult, StatusEvent
 from schemas.codec import Codec
 from schemas.envelope import header
 from sluice.client import Client, unique_results
@@ -37,6 +37,7 @@ class Plan:
     essays: list[Essay]
     provider: DemoProvider
     model: str | None
+    rate: float
     timeout_seconds: float
     keep: bool
     open_page: bool
@@ -53,10 +54,11 @@ async def run_demo(settings: Settings, plan: Plan, console: Console) -> Report:
         status_reader = await stack.enter_async_context(TopicReader(options, [settings.topics.status]))
         client = await stack.enter_async_context(Client(settings, source="/sluice/demo"))
         began = time.monotonic()
-        await asyncio.gather(*(client.submit(request) for _, _, request in pairs))
+        sending = asyncio.create_task(_send(client, [request for _, _, request in pairs], rate=plan.rate))
         results = await _collect(
             results_reader, codec, run, len(pairs), timeout_seconds=plan.timeout_seconds, console=console
         )
+        await sending
         seconds = time.monotonic() - began
         events = await _terminal_events(status_reader, codec, run)
     return Report(
@@ -65,6 +67,13 @@ async def run_demo(settings: Settings, plan: Plan, console: Console) -> Report:
         events=tuple(events),
         seconds=seconds,
     )
+
+
+async def _send(client: Client, requests: list[LLMRequest], *, rate: float) -> None:
+    """At a steady pace: a burst would measure the queue in front of the provider, and be over too soon to watch."""
+    for request in requests:
+        await client.submit(request)
+        await asyncio.sleep(1 / rate)
 
 
 async def _collect(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.kafka.topics_admin import create_topics
-
 from connectors.settings import Settings
 from policy.catalogue import Catalogue
 from sluice.role_process import RoleProcess

@@ -66,8 +66,9 @@ class LocalService:
                 stop_recorded(self.name, self._state)
             else:
                 return
-        self._start(launch)
+        # Before it is: whatever goes wrong from here on, it is ours to stop.
         self.started_here = True
+        self._start(launch)
 
     def condition(self) -> Condition:
         record = self._state.service(self.name)

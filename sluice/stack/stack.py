@@ -69,9 +69,14 @@ class RunningStack:
 
     def away(self) -> list[Service]:
         """The services run by us that run no more. Waits for a restart that is under way."""
-        with self._state.locked():
-            ours = [service for service in self.services if service.source is not Source.EXTERNAL]
-            return [service for service in ours if service.condition() is not Condition.RUNNING]
+        if not self._not_running():
+            return []
+        with self._state.locked(timeout_seconds=_START_LOCK_TIMEOUT_SECONDS):
+            return self._not_running()
+
+    def _not_running(self) -> list[Service]:
+        ours = [service for service in self.services if service.source is not Source.EXTERNAL]
+        return [service for service in ours if service.condition() is not Condition.RUNNING]
 
     def stop(self) -> list[str]:
         """Stop the services that this object started, and return the names of those that ran."""

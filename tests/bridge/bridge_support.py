@@ -1,19 +1,22 @@
 """What the bridge's tests share: events, a hub with bounds of their choice, a server on a free port, a client."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from playwright.async_api import Page
 from prometheus_client import CollectorRegistry
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from schemas.delta import Delta
 from schemas.status import StatusEvent
 from schemas.vocabulary import State
+from websocket_bridge.bridge import Bridge
 from websocket_bridge.closing import Close
 from websocket_bridge.frames import SUBPROTOCOL
 from websocket_bridge.hub import Client, Hub, HubLimits
@@ -93,22 +96,21 @@ class Listener:
         self.closed_with = reason
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serving(hub: Hub, metrics: BridgeMetrics, **options: Any) -> AsyncIterator[BridgeServer]:
     defaults: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "allowed_origins": []}
     async with BridgeServer(hub, metrics, **(defaults | options)) as server:
         yield server
 
 
-class TestClient:
+class WireClient:
     """A real WebSocket client: pushes and answers as dictionaries."""
-
-    __test__ = False
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self._next_id = 0
         self._pushes: list[dict[str, Any]] = []
+        self.feed = "untold"
 
     async def command(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Sends a command and returns its answer; pushes that come before it are kept."""
@@ -120,23 +122,42 @@ class TestClient:
                 return message
             self._pushes.append(message)
 
-    async def push(self, kind: str) -> dict[str, Any]:
+    async def push(self, kind: str, *, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
         """The next push of this type; others before it are passed over."""
         while True:
-            message = self._pushes.pop(0) if self._pushes else await self._receive()
+            message = self._pushes.pop(0) if self._pushes else await self._receive(seconds)
+            self.feed = message.get("feed", self.feed)
             if message["type"] == kind:
                 return message
 
-    async def _receive(self) -> dict[str, Any]:
-        async with asyncio.timeout(WAIT_SECONDS):
+    async def _receive(self, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
+        async with asyncio.timeout(seconds):
             return json.loads(await self.connection.recv())
 
 
-@asynccontextmanager
-async def connected(server: BridgeServer, **options: Any) -> AsyncIterator[TestClient]:
+@contextlib.asynccontextmanager
+async def connected(server: BridgeServer | Bridge, **options: Any) -> AsyncIterator[WireClient]:
     url = server.url.replace("http://", "ws://").rstrip("/") + WEBSOCKET_PATH
     async with connect(url, subprotocols=[SUBPROTOCOL], proxy=None, **options) as connection:
-        yield TestClient(connection)
+        yield WireClient(connection)
+
+
+async def closing(connection: ClientConnection) -> tuple[int, str]:
+    """Reads to the end, and returns the code and the reason that the bridge closed with."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await connection.recv()
+    return connection.close_code or 0, connection.close_reason or ""
+
+
+@dataclass
+class Watched:
+    """A browser's page, and what it did that a test may want to know of."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
 
 async def until(condition: Callable[[], bool], *, what: str, seconds: float = WAIT_SECONDS) -> None:

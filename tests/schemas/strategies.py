@@ -13,14 +13,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from schemas import LLMRequest, Record
-from schemas.base import Part
+from schemas.base import LONG_MAX, LONG_MIN, Part
 from schemas.request import Message, ResponseFormat
 from schemas.vocabulary import Kind
 
 Limits = dict[str, Any]
 Fields = Mapping[str, SearchStrategy[Any]]
 
-LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
 _LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
 _LARGEST_COLLECTION = 3
 

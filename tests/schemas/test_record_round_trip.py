@@ -4,7 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pydantic import ValidationError
+
 from schemas import RECORDS, LLMRequest, Record
+from schemas.attempt import Usage
 from schemas.codec import SingleObjectCodec, decode_json, decode_single_object
 from tests.schemas.strategies import records
 
@@ -26,6 +29,14 @@ def test_every_record_survives_single_object_encoding(record_type: type[Record],
 def test_a_request_written_as_json_is_the_same_request(request: LLMRequest) -> None:
     """JSON and Avro are two forms of one contract: what one says, the other says."""
     assert decode_json(LLMRequest, request.model_dump_json().encode()) == request
+
+
+@pytest.mark.parametrize("field", ["input_tokens", "output_tokens", "cached_input_tokens"])
+@pytest.mark.parametrize("count", [-1, 2**63])
+def test_a_count_of_tokens_has_both_its_bounds(field: str, count: int) -> None:
+    """Neither less than none, nor more than Avro can hold."""
+    with pytest.raises(ValidationError):
+        Usage.model_validate({field: count})
 
 
 async def test_the_codec_decodes_what_it_encodes() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from connectors.settings import RedisSettings
 from tests.state.redis_process import RedisProcess, start_cluster
-from tests.state.worlds import MemoryWorld, World, redis_world
+from tests.state.worlds import MemoryWorld, RedisWorld, World, redis_world
 
 CLUSTER_SETTINGS = RedisSettings(mode="cluster", shards=4, timeout_seconds=10)
 SINGLE_SETTINGS = RedisSettings(timeout_seconds=10)
@@ -40,6 +40,13 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield nodes[0].url
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture
+async def one_redis(redis_url: str) -> AsyncIterator[RedisWorld]:
+    """An empty store on one Redis, for what only a Redis can show."""
+    async with redis_world(SINGLE_SETTINGS, redis_url) as world:
+        yield world
 
 
 @pytest.fixture(params=["memory", "redis", "cluster"])

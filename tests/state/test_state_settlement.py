@@ -7,7 +7,7 @@ import pytest
 from connectors.state.base import Arrival, Claimed, Lease, Limits, Settled
 from connectors.state.ends import IllegalEndError
 from schemas.vocabulary import State
-from tests.state.worlds import RETENTION_SECONDS, RedisWorld, World
+from tests.state.worlds import RETENTION_SECONDS, World
 
 ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
 LEASE_MS = 60_000
@@ -169,27 +169,3 @@ async def test_an_ended_request_is_forgotten_a_retention_after_its_end(world: Wo
     assert await world.remaining() == 2
     await world.let_pass(60_001)
     assert await world.remaining() == 0
-
-
-async def test_nothing_stays_in_redis_for_ever(world: World) -> None:
-    """Every request's key expires by itself, whatever became of it; and an idle deployment has no other keys."""
-    if not isinstance(world, RedisWorld):
-        return
-    leases = {name: await lease_of(world, name) for name in ("working", "ended", "marked", "queued", "lost")}
-    await lease_of(world, "history-missing", admit=False)
-    await world.store.refuse(
-        Arrival(request_id="refused", origin="o", size_bytes=1, deadline_ms=0), State.REJECTED, b""
-    )
-    await world.store.release(leases["queued"], called=False)
-    await world.lose("lost")
-    for name in ("ended", "marked", "lost"):
-        await world.store.settle(leases[name], State.COMPLETED, b"x")
-    await world.store.published(["marked"])
-    requests = [key for key in await world.keys() if ":request:" in key]
-    assert len(requests) == 7
-    for key in requests:
-        assert 0 < await world.time_to_live_ms(key) <= HOUR_MS + LEASE_MS + RETENTION_SECONDS * 1000
-
-    await world.store.settle(leases["working"], State.COMPLETED, b"x")
-    await world.store.settle(await lease_of(world, "queued", admit=False), State.COMPLETED, b"x")
-    assert await world.store.outstanding() == (1, 100)  # of the request that the store lost; given up in time

@@ -100,6 +100,9 @@ class RedisWorld:
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
         return dict(await self._client.hgetall(key))
 
+    async def encoding_of(self, key: str) -> str:
+        return str((await self._client.object("encoding", key)).decode())
+
     async def close(self) -> None:
         keys = await self.keys()
         for key in keys:

@@ -217,9 +217,13 @@ async def redirect(exchange: Exchange) -> None:
 
 
 @case
-async def echo(exchange: Exchange) -> None:
-    said = f"Bad input {exchange.body['messages'][-1]['content']} with {exchange.headers['authorization']}"
-    await exchange.error(400, said)
+async def echo_prompt(exchange: Exchange) -> None:
+    await exchange.error(400, f"Bad input: {exchange.body['messages'][-1]['content']}")
+
+
+@case
+async def echo_key(exchange: Exchange) -> None:
+    await exchange.error(403, f"Not with {exchange.headers['authorization']}")
 
 
 def _error(status: int, message: str = "As the status says", *, code: str | None = None, **headers: str) -> Case:

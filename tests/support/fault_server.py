@@ -117,7 +117,11 @@ class FaultServer:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        exchange = await _read(reader, writer)
+        try:
+            exchange = await _read(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()  # somebody connected and asked for nothing
+            return
         async with self._arrived:
             self.exchanges.append(exchange)
             self._arrived.notify_all()

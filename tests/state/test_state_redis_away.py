@@ -1,0 +1,214 @@
+"""Redis away: every step fails in bounded time with one kind of error, and works again when Redis is back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+
+from connectors.settings import RedisSettings
+from connectors.state.base import Admitted, Arrival, Claimed, Lease, Limits, Settled, StateUnavailableError
+from connectors.state.redis_store import RedisStateStore
+from schemas.vocabulary import State
+from tests.state.conftest import CLUSTER_SETTINGS
+from tests.state.redis_process import RedisProcess, start_cluster
+
+ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
+SETTINGS = RedisSettings(timeout_seconds=0.3, max_connections=8)
+# What the slowest machine may take for something whose own limit is 0.3 s.
+PATIENCE_SECONDS = 20
+LEASE = Lease(request_id="r1", fence=1, attempt=1, version=2)
+LEASE_MS = 60_000
+
+STEPS: dict[str, Callable[[RedisStateStore], Awaitable[object]]] = {
+    "admit": lambda store: store.admit(arrival("r1"), ROOMY),
+    "refuse": lambda store: store.refuse(arrival("r1"), State.REJECTED, b""),
+    "claim": lambda store: store.claim("r1", owner="w", lease_ms=LEASE_MS),
+    "renew": lambda store: store.renew([LEASE], lease_ms=LEASE_MS),
+    "release": lambda store: store.release(LEASE, called=True),
+    "settle": lambda store: store.settle(LEASE, State.COMPLETED, b""),
+    "published": lambda store: store.published(["r1"]),
+    "outstanding": lambda store: store.outstanding(),
+}
+
+
+def arrival(request_id: str) -> Arrival:
+    return Arrival(request_id=request_id, origin="o", size_bytes=1, deadline_ms=0)
+
+
+def store_of(server: RedisProcess, settings: RedisSettings = SETTINGS) -> RedisStateStore:
+    return RedisStateStore.from_settings(settings, SecretStr(server.url), namespace="test")
+
+
+async def fails(step: str, store: RedisStateStore) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(StateUnavailableError) as caught:
+            await STEPS[step](store)
+    assert caught.value.step == step
+    assert caught.value.reason
+
+
+async def one_life(store: RedisStateStore, request_id: str) -> None:
+    assert await store.admit(arrival(request_id), ROOMY) == Admitted(1)
+    claim = await store.claim(request_id, owner="w", lease_ms=LEASE_MS)
+    assert isinstance(claim, Claimed)
+    assert await store.settle(claim.lease, State.COMPLETED, b"x") is None
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_each_step_fails_while_the_server_is_dead_and_works_after_its_restart(
+    own_redis: RedisProcess, step: str
+) -> None:
+    """kill -9 and a restart without data: the same store object needs no help to go on."""
+    store = store_of(own_redis)
+    await asyncio.gather(*(one_life(store, f"before-{number}") for number in range(20)))
+    await asyncio.to_thread(own_redis.kill)
+    for _ in range(2):
+        await fails(step, store)
+    await asyncio.to_thread(own_redis.start)
+    await asyncio.gather(*(one_life(store, f"after-{number}") for number in range(20)))
+    await store.close()
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_each_step_fails_in_time_while_the_server_hangs(own_redis: RedisProcess, step: str) -> None:
+    """Its machine is stuck, and the connection stands: nobody waits for ever, and it works once it answers again."""
+    store = store_of(own_redis)
+    await one_life(store, "before")
+    own_redis.freeze()
+    for _ in range(2):
+        await fails(step, store)
+    own_redis.thaw()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await one_life(store, "after")
+    await store.close()
+
+
+async def test_a_crowd_of_calls_fails_together_while_the_server_hangs(own_redis: RedisProcess) -> None:
+    """Those that wait behind others are bounded by the same time, and none of them is left over."""
+    store = store_of(own_redis)
+    await one_life(store, "before")
+    own_redis.freeze()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        answers = await asyncio.gather(
+            *(store.admit(arrival(f"r{number}"), ROOMY) for number in range(500)), return_exceptions=True
+        )
+    assert all(isinstance(answer, StateUnavailableError) for answer in answers)
+    own_redis.thaw()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await one_life(store, "after")
+    await store.close()
+
+
+async def test_a_claim_whose_reply_was_lost_is_repeated_without_a_lost_call(own_redis: RedisProcess) -> None:
+    """The server carries out what it was sent while it hung: the same token then gets that very lease."""
+    store = store_of(own_redis)
+    await one_life(store, "before")  # which loads the scripts
+    await store.admit(arrival("r1"), ROOMY)
+    token = uuid4().hex
+    own_redis.freeze()
+    with pytest.raises(StateUnavailableError):
+        await store.claim("r1", owner="w", lease_ms=LEASE_MS, token=token)
+    own_redis.thaw()
+    own_redis.wait_until(lambda client: client.hget("{sluice:test:0}:request:r1", "state") == "processing")
+    with own_redis.client() as admin:
+        fence = admin.hget("{sluice:test:0}:request:r1", "fence")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        claim = await store.claim("r1", owner="w", lease_ms=LEASE_MS, token=token)
+    assert isinstance(claim, Claimed)
+    assert claim.lease == Lease(request_id="r1", fence=int(fence or 0), attempt=1, version=2)
+    assert claim.lost_calls == ()
+    await store.close()
+
+
+async def test_a_settle_whose_reply_was_lost_is_repeated_and_wins(own_redis: RedisProcess) -> None:
+    """The winner is told that it won, so the outcome is published; and it is counted once."""
+    store = store_of(own_redis)
+    await one_life(store, "before")  # which loads the scripts
+    await store.admit(arrival("r1"), ROOMY)
+    claim = await store.claim("r1", owner="w", lease_ms=LEASE_MS)
+    assert isinstance(claim, Claimed)
+    own_redis.freeze()
+    with pytest.raises(StateUnavailableError):
+        await store.settle(claim.lease, State.COMPLETED, b"x")
+    own_redis.thaw()
+    own_redis.wait_until(lambda client: client.hget("{sluice:test:0}:request:r1", "state") == "completed")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await store.settle(claim.lease, State.COMPLETED, b"x") is None
+    assert await store.outstanding() == (0, 0)
+    await store.close()
+
+
+async def test_work_goes_on_when_a_restart_lost_everything(own_redis: RedisProcess) -> None:
+    """A lease taken before still brings its outcome home, a task still finds a lease, and no fence is used twice."""
+    store = store_of(own_redis)
+    await store.admit(arrival("r1"), ROOMY)
+    before = await store.claim("r1", owner="w", lease_ms=LEASE_MS)
+    assert isinstance(before, Claimed)
+    with own_redis.client() as admin:
+        admin.config_set("save", "")
+        admin.config_set("appendonly", "no")
+    await asyncio.to_thread(own_redis.kill)
+    for left_over in own_redis.folder.glob("dump.rdb"):
+        left_over.unlink()
+    await asyncio.to_thread(own_redis.start)
+    after = await store.claim("r1", owner="v", lease_ms=LEASE_MS)
+    assert isinstance(after, Claimed)
+    assert after.history_missing
+    assert after.lease.fence > before.lease.fence
+    assert after.lease.version > before.lease.version
+    blocked = Settled(State.PROCESSING, after.lease.version, None)
+    assert await store.settle(before.lease, State.COMPLETED, b"x") == blocked
+    assert await store.settle(after.lease, State.COMPLETED, b"y") is None
+    assert await store.outstanding() == (0, 0)
+    await store.close()
+
+
+async def test_scripts_that_the_server_forgot_are_loaded_again(own_redis: RedisProcess) -> None:
+    """After a failover or SCRIPT FLUSH the hash of a script is unknown: callers do not notice, however many."""
+    store = store_of(own_redis)
+    for round_number in range(3):
+        with own_redis.client() as admin:
+            admin.script_flush()
+        await asyncio.gather(*(one_life(store, f"{round_number}-{number}") for number in range(100)))
+    await store.close()
+
+
+async def test_a_cluster_node_that_dies_takes_only_its_shards_with_it(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Requests of the other nodes go on, those of the dead one fail in time, and work again after its restart."""
+    nodes = await asyncio.to_thread(start_cluster, tmp_path_factory.mktemp("cluster"))
+    for node in nodes:
+        with node.client() as admin:
+            admin.config_set("cluster-require-full-coverage", "no")
+    settings = CLUSTER_SETTINGS.model_copy(update={"timeout_seconds": 1.0, "shards": 16})
+    store = store_of(nodes[0], settings)
+    ids = [f"r{number}" for number in range(48)]
+    await asyncio.gather(*(one_life(store, f"before-{request_id}") for request_id in ids))
+    await asyncio.to_thread(nodes[2].kill)
+    try:
+        async with asyncio.timeout(60):
+            answers = await asyncio.gather(
+                *(store.admit(arrival(request_id), ROOMY) for request_id in ids), return_exceptions=True
+            )
+        failed = [answer for answer in answers if isinstance(answer, StateUnavailableError)]
+        assert answers.count(Admitted(1)) + len(failed) == len(ids)
+        assert 0 < len(failed) < len(ids)
+        await asyncio.to_thread(nodes[2].start)
+        again = ids
+        async with asyncio.timeout(60):
+            while again:
+                answers = await asyncio.gather(
+                    *(store.admit(arrival(request_id), ROOMY) for request_id in again), return_exceptions=True
+                )
+                again = [
+                    request_id
+                    for request_id, answer in zip(again, answers, strict=True)
+                    if not isinstance(answer, Admitted)
+                ]
+    finally:
+        await store.close()
+        for node in nodes:
+            await asyncio.to_thread(node.stop)
