@@ -60,7 +60,7 @@ class AnswerInProgress:
         """The headers are there."""
         self.begun = True
         self._request_id = request_id
-        if self._streamed and content_type and not content_type.startswith("text/event-stream"):
+        if self._streamed and content_type and not content_type.lower().startswith("text/event-stream"):
             raise MalformedAnswerError(f"a stream was asked for, and {content_type.partition(';')[0]} came")
 
     def add_chunk(self, chunk: object) -> str:

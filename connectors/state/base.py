@@ -95,7 +95,7 @@ class LostCall:
 class Lease:
     """The right to make attempt number `attempt` and to settle, once claimed and until somebody else claims.
 
-    `fence` grows with each claim, also across a store that lost its data: it is never below the clock's milliseconds.
+    `fence` grows with each claim, also across a store that lost its data: it starts from the clock's microseconds.
     """
 
     request_id: str

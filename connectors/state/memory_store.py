@@ -131,7 +131,7 @@ class MemoryStateStore:
                 request.lost_calls.append(lost)
                 request.attempt += 1
             request.step(Step.CLAIM if hold is None else Step.RECLAIM)
-            request.fence = max((request.fence or 0) + 1, now_ms)
+            request.fence = max((request.fence or 0) + 1, now_ms * 1000)
             request.hold = _Hold(owner=owner, token=token, started_ms=now_ms, until_ms=now_ms + lease_ms)
         self._outlive_lease(request_id, request, now_ms + lease_ms)
         lease = Lease(

@@ -116,6 +116,16 @@ def test_nothing_of_a_client_stays_when_it_leaves() -> None:
     assert registry.get_sample_value("sluice_bridge_connections") == 0
 
 
+def test_a_request_that_nobody_follows_any_more_leaves_the_index() -> None:
+    """Unsubscribing gives the memory back at once, not only when the client leaves."""
+    hub, _, _ = make_hub()
+    one, other = Listener(hub), Listener(hub)
+    one.command("subscribe", request_ids=["a", "b"])
+    other.command("subscribe", request_ids=["b"])
+    one.command("unsubscribe", request_ids=["a", "b"])
+    assert hub._by_request == {"b": {other.client}}
+
+
 def test_deltas_reach_only_those_who_want_them() -> None:
     """Of two followers of one request, the one that asked for deltas gets the text."""
     hub, _, _ = make_hub()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from websocket_bridge.board import Board
 from websocket_bridge.frames import Answer, DeltaRun, Frame, Snapshot, Status, snapshots
-from websocket_bridge.outbox import Outbox
+from websocket_bridge.outbox import Compaction, Outbox
 from websocket_bridge.transcripts import Transcripts
 
 
@@ -130,6 +130,17 @@ def test_statuses_of_one_request_compact_to_the_newest() -> None:
         waiting.append(frame)
     assert waiting[-1].version == 10
     assert dropped + len(waiting) == 10
+
+
+def test_text_of_a_superseded_attempt_is_not_kept_for_a_late_client() -> None:
+    """Compaction leaves out what the client would throw away, and joins the rest."""
+    outbox, transcripts = Outbox(max_events=4, max_bytes=1_000_000), Transcripts()
+    pieces = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    compactions = [outbox.put(transcripts.apply(delta("a", seq, "x", attempt=attempt))) for attempt, seq in pieces]
+    assert compactions[-1] == Compaction(statuses_dropped=0, deltas_joined=4, fits=True)
+    run = outbox.take()
+    assert isinstance(run, DeltaRun)
+    assert (run.attempt, run.seq, run.last_seq, run.text) == (2, 0, 2, "xxx")
 
 
 def test_a_client_that_is_lost_does_not_fit() -> None:

@@ -9,6 +9,7 @@ from playwright.async_api import Locator, Page, expect
 
 from schemas.result import Timings
 from schemas.vocabulary import FailureCategory, State
+from websocket_bridge.closing import Close
 from websocket_bridge.frames import FeedState
 from websocket_bridge.hub import Hub
 from websocket_bridge.metrics import BridgeMetrics
@@ -145,6 +146,65 @@ async def test_the_page_comes_back_after_the_bridge_was_restarted(watched: Watch
         restarted.on_status(status_event("req-2", State.PROCESSING, 2))
         await expect(row(page, "req-2")).to_contain_text("Processing")
         assert await page.evaluate("window.notReloaded")
+
+
+async def test_a_bridge_that_knows_less_does_not_set_the_page_back(watched: Watched) -> None:
+    """After a reconnect to a bridge that is behind, what the page saw last stays; newer versions go on from there."""
+    hub, metrics = live_hub()
+    page = watched.page
+    async with serving(hub, metrics) as server:
+        port = server.port
+        await page.goto(server.url)
+        hub.on_status(status_event("req-1", State.RETRY_SCHEDULED, 3, attempt=1))
+        await expect(row(page, "req-1")).to_contain_text("Retry scheduled")
+    behind, metrics = live_hub()
+    behind.on_status(status_event("req-1", State.PROCESSING, 2, attempt=1))
+    behind.on_status(status_event("req-2"))
+    async with serving(behind, metrics, port=port):
+        await expect(row(page, "req-2")).to_contain_text("Queued")
+        await expect(row(page, "req-1")).to_contain_text("Retry scheduled")
+        await expect(counter(page, State.PROCESSING)).to_have_text("0")
+        behind.on_status(status_event("req-1", State.QUEUED, 4, attempt=1))
+        await expect(row(page, "req-1")).to_contain_text("Queued")
+
+
+async def test_the_text_of_a_stream_has_no_holes_and_no_repeats(watched: Watched) -> None:
+    """Repeats and superseded attempts change nothing; after a hole or a new attempt the text begins anew."""
+    hub, metrics = live_hub()
+    async with serving(hub, metrics) as server:
+        await watched.page.goto(server.url)
+        texts = await watched.page.evaluate("""async () => {
+            const { Stream } = await import("/detail.js");
+            const stream = new Stream();
+            const runs = [
+                [1, 0, 0, "a"], [1, 0, 0, "a"], [1, 1, 2, "bc"], [1, 4, 4, "e"], [2, 0, 0, "A"], [1, 5, 5, "f"],
+            ];
+            return runs.map(([attempt, seq, last_seq, text]) => {
+                stream.append({ attempt, seq, last_seq, text });
+                return stream.text;
+            });
+        }""")
+    assert texts == ["a", "a", "abc", "e", "A", "A"]
+
+
+async def test_the_client_goes_by_the_documented_close_codes(watched: Watched) -> None:
+    """It comes back after each code that says so, later and later within bounds, and never after the others."""
+    hub, metrics = live_hub()
+    async with serving(hub, metrics) as server:
+        await watched.page.goto(server.url)
+        codes = [close.code for close in Close]
+        may, delays = await watched.page.evaluate(
+            """async (codes) => {
+                const { mayReconnect, delayMs } = await import("/connection.js");
+                const at = (random) => [...Array(12).keys()].map((failures) => delayMs(failures, () => random));
+                return [codes.map(mayReconnect), [at(0), at(1)]];
+            }""",
+            codes,
+        )
+    assert dict(zip(codes, may, strict=True)) == {close.code: close.reconnect for close in Close}
+    for shortest, longest in zip(*delays, strict=True):
+        assert 250 <= shortest == longest / 2 <= 7_500
+    assert delays[0] == sorted(delays[0])
 
 
 async def test_the_answer_of_the_open_request_appears_as_it_arrives(watched: Watched) -> None:

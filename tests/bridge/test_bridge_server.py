@@ -164,8 +164,8 @@ async def test_abuse_ends_the_connection_with_its_code(message: str | bytes, cod
 
 async def test_on_shutdown_clients_are_told_that_the_bridge_goes_away() -> None:
     """1001 with a reason, for idle clients and for one that does not read; and it ends."""
-    hub, metrics, _ = make_hub()
-    async with serving(hub, metrics) as server:
+    hub, metrics, _ = make_hub(HubOptions(outbox_bytes=100_000_000))
+    async with asyncio.timeout(15), serving(hub, metrics) as server:  # a lost client's ping times out after 25 s
         url = f"ws://127.0.0.1:{server.port}/ws"
         idle = await connect(url, subprotocols=[SUBPROTOCOL], proxy=None)
         stuck = await connect(url, subprotocols=[SUBPROTOCOL], proxy=None, max_queue=1)
@@ -173,8 +173,10 @@ async def test_on_shutdown_clients_are_told_that_the_bridge_goes_away() -> None:
         await until(lambda: len(hub._follow_all) == 1, what="the second client is subscribed")
         stuck.transport.pause_reading()
         text = "x" * 100_000
-        for number in range(30):
+        for number in range(300):
             hub.on_status(status_event(f"r{number}", message=text))
+        connections = server._server.all_connections
+        await until(lambda: any(c.paused for c in connections), what="the network takes no more for that client")
     assert await closing(idle) == (1001, "the bridge is shutting down")
     stuck.transport.abort()
 

@@ -1,7 +1,6 @@
 """A system under test: roles as child processes on the run's stack, and what came out of it, read from Kafka."""
 
 import asyncio
-import json
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -9,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiokafka import ConsumerRecord
-from connectors.kafka.topics_admin import create_topics
 
 from connectors.kafka.client import client_options
 from connectors.kafka.producer import Outgoing, Producer
 from connectors.kafka.reader import TopicReader
+from connectors.kafka.topics_admin import create_topics
+from connectors.providers.call_journal import read_journal
 from connectors.settings import Settings
 from schemas import Attempt, LLMRequest, LLMResult, StatusEvent
 from schemas.codec import SingleObjectCodec, decode_single_object
@@ -111,11 +111,23 @@ class System:
                         missing.discard(("event", record.key.decode()))
         return await self.outcome()
 
+    async def called(self, times: int) -> None:
+        """Waits until the provider has been called this often in all."""
+        seen, position = 0, 0
+        while seen < times:
+            await asyncio.sleep(0.02)
+            if self.journal_path.exists():
+                with self.journal_path.open("rb") as journal:
+                    journal.seek(position)
+                    lines = journal.read()
+                position += len(lines)
+                seen += lines.count(b'"start"')
+
     def calls(self) -> list[dict[str, object]]:
         """The provider's own account of who called it."""
         if not self.journal_path.exists():
             return []
-        return [json.loads(line) for line in self.journal_path.read_text().splitlines()]
+        return read_journal(self.journal_path)
 
 
 @dataclass(frozen=True)

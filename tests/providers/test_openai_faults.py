@@ -17,7 +17,9 @@ from tests.providers.calls import a_call, answer_of, events_of, failure_of
 from tests.support.fault_cases import ANSWER, CASES, PIECES
 from tests.support.fault_server import REQUEST_ID, FaultServer
 
-SHORT = Timeouts(connect_seconds=0.2, first_token_seconds=0.2, stall_seconds=0.2, total_seconds=0.2)
+PATIENT = Timeouts(connect_seconds=60, first_token_seconds=60, stall_seconds=60, total_seconds=60)
+IMPATIENT = Timeouts(connect_seconds=0.5, first_token_seconds=0.5, stall_seconds=0.5, total_seconds=0.5)
+NEEDS_IMPATIENCE = {"silence", "no-first-token", "stall"}
 USAGE = Usage(input_tokens=11, output_tokens=3, cached_input_tokens=4)
 
 
@@ -90,7 +92,7 @@ EXPECTED = [
 
 
 def provider_at(base_url: str, **parts: Any) -> Provider:
-    entry = {"type": "openai", "models": ["m"], "base_url": base_url, "timeouts": SHORT}
+    entry = {"type": "openai", "models": ["m"], "base_url": base_url, "timeouts": PATIENT}
     return build_provider("remote", ProviderEntry.model_validate(entry | parts), environ={"KEY": "sk-very-secret"})
 
 
@@ -113,9 +115,11 @@ def test_every_behaviour_of_the_server_is_expected() -> None:
 
 
 @pytest.mark.parametrize(("row", "stream"), EXPECTED)
-async def test_a_failure_ends_in_its_category(server: FaultServer, provider: Provider, row: Row, stream: bool) -> None:
+async def test_a_failure_ends_in_its_category(server: FaultServer, row: Row, stream: bool) -> None:
     """One request, one failure: never an exception, never an answer, never a second request of the SDK's own."""
+    provider = provider_at(server.base_url, timeouts=IMPATIENT if row.case in NEEDS_IMPATIENCE else PATIENT)
     failed = await failure_of(provider, a_call(model=row.case, stream=stream))
+    await provider.close()
     assert failed.problem.category is (row.streamed if stream else row.whole)
     assert (failed.problem.retryable, failed.possibly_billed) == (row.retryable, row.billed)
     assert len(server.exchanges) == 1
@@ -206,7 +210,7 @@ async def test_a_connection_that_never_comes_costs_nothing() -> None:
         for client in waiting:
             client.setblocking(False)
             client.connect_ex(address)
-        provider = provider_at(f"http://127.0.0.1:{address[1]}/v1")
+        provider = provider_at(f"http://127.0.0.1:{address[1]}/v1", timeouts=IMPATIENT)
         failed = await failure_of(provider, a_call())
         await provider.close()
         for client in waiting:
@@ -218,9 +222,8 @@ async def test_a_connection_that_never_comes_costs_nothing() -> None:
 @pytest.mark.parametrize(("case", "stream"), [("silence", False), ("silence", True), ("stall", True)])
 async def test_cancelling_hangs_up(server: FaultServer, case: str, stream: bool) -> None:
     """A cancelled call closes its connection at once, whether it waits for headers or for the next piece."""
-    patient = Timeouts(first_token_seconds=3600, stall_seconds=3600, total_seconds=3600)
-    provider = provider_at(server.base_url, timeouts=patient)
-    async with asyncio.timeout(60):
+    provider = provider_at(server.base_url)
+    async with asyncio.timeout(30):
         task = asyncio.create_task(events_of(provider, a_call(model=case, stream=stream)))
         exchange = await server.exchange()
         assert not exchange.hung_up.is_set()
@@ -233,7 +236,7 @@ async def test_cancelling_hangs_up(server: FaultServer, case: str, stream: bool)
 
 async def test_leaving_a_stream_early_hangs_up(server: FaultServer) -> None:
     """Leaving the block after the first piece closes the connection, without waiting for the garbage collector."""
-    provider = provider_at(server.base_url, timeouts=Timeouts())
+    provider = provider_at(server.base_url)
     gc.disable()
     try:
         async with asyncio.timeout(20):

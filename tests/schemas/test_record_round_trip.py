@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from pydantic import ValidationError
 
 from schemas import RECORDS, LLMRequest, Record

@@ -137,7 +137,7 @@ class TestWithARealRegistry:
 
     async def test_a_schema_that_is_not_avro_is_undecodable(self, deployment: Settings, client: Any) -> None:
         """A registry holds JSON schemas too; none of our values has one."""
-        schema = registry_client.Schema('{"type": "object"}', "JSON")
+        schema = registry_client.Schema('{"$schema": "http://json-schema.org/draft-07/schema#"}', "JSON")
         schema_id = await client.register_schema(f"{deployment.topic_prefix}json-value", schema)
         async with open_codec(deployment, []) as codec:
             with pytest.raises(UndecodableError, match="is JSON, not AVRO"):

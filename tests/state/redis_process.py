@@ -121,7 +121,8 @@ def start_cluster(folder: Path, size: int = 3) -> list[RedisProcess]:
 
 
 def _is_complete(info: dict[str, str], size: int) -> bool:
-    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == size
+    knows_all = int(info["cluster_known_nodes"]) == size and int(info["cluster_slots_ok"]) == SLOTS
+    return knows_all and info["cluster_state"] == "ok"
 
 
 def _free_cluster_port() -> int:

@@ -56,8 +56,8 @@ elseif not state then
 end
 
 version = version + 1
--- From the clock as well: a lease of a life that this store has lost must not pass for a lease of this one.
-fence = math.max(fence + 1, now_ms)
+-- From the clock as well, in microseconds: a lease of a life that this store has lost must not pass for one of this.
+fence = math.max(fence + 1, time[1] * 1000000 + time[2])
 redis.call('HSET', request, 'state', 'processing', 'version', version, 'fence', fence, 'attempt', attempt,
   'owner', owner, 'token', token, 'started', now_ms, 'until', until_ms)
 outlive_lease()
