@@ -32,4 +32,6 @@ possibly_billed_calls = Counter(
 )
 records_in_flight = Gauge("sluice_records_in_flight", "Records read and not yet done.", ["stage"])
 stage_errors = Counter("sluice_stage_errors_total", "Unexpected errors; each is retried.", ["stage"])
-state_unavailable = Counter("sluice_state_unavailable_total", "Steps that had to wait for Redis.", ["step"])
+waits_for_others = Counter(
+    "sluice_waits_for_others_total", "Tries of a step that found Redis or the schema registry away.", ["step"]
+)

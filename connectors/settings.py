@@ -96,6 +96,7 @@ class RedisSettings(Section):
 class RegistrySettings(Section):
     """Schema registry. Without a URL records are single-object encoded."""
 
+    auto_register: bool = Field(default=True, description="false: schemas must be there, and are only looked up")
     username: str | None = None
     password: SecretStr | None = None
     tls: TlsSettings = TlsSettings()

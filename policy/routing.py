@@ -1,6 +1,7 @@
 """Which provider a request goes to. Hard constraints filter first; what remains is chosen by pin, model or default."""
 
 from policy.catalogue import Catalogue, ProviderEntry
+from policy.failures import problem
 from schemas.attempt import Problem
 from schemas.request import LLMRequest
 from schemas.task import RoutingDecision
@@ -22,14 +23,14 @@ def denial(request: LLMRequest, provider: str, entry: ProviderEntry) -> Problem 
     """The hard constraint that keeps a request from a provider. Checked before every attempt, never traded."""
     constraints = request.constraints
     if constraints.allowed_providers and provider not in constraints.allowed_providers:
-        return Problem(
+        return problem(
             category=FailureCategory.DENIED,
             message=f"the request does not allow the provider {provider}",
             field="constraints.allowed_providers",
             remedy=f"add {provider}, or leave the list empty",
         )
     if constraints.sensitivity in LOCAL_ONLY and not entry.local:
-        return Problem(
+        return problem(
             category=FailureCategory.DENIED,
             message=f"{constraints.sensitivity} content may not leave for {provider}, which is not local",
             field="constraints.sensitivity",
@@ -41,14 +42,14 @@ def denial(request: LLMRequest, provider: str, entry: ProviderEntry) -> Problem 
 def _pinned(request: LLMRequest, name: str, catalogue: Catalogue) -> RoutingDecision | Problem:
     entry = catalogue.providers.get(name)
     if entry is None:
-        return Problem(
+        return problem(
             category=FailureCategory.NO_ROUTE,
             message=f"there is no provider named {name}",
             field="provider",
             remedy="one of: " + ", ".join(catalogue.providers),
         )
     if request.model is not None and not entry.serves(request.model):
-        return Problem(
+        return problem(
             category=FailureCategory.NO_ROUTE,
             message=f"the provider {name} does not serve the model {request.model}",
             field="model",
@@ -62,7 +63,7 @@ def _pinned(request: LLMRequest, name: str, catalogue: Catalogue) -> RoutingDeci
 def _by_model(request: LLMRequest, model: str, catalogue: Catalogue) -> RoutingDecision | Problem:
     serving = {name: entry for name, entry in catalogue.providers.items() if entry.serves(model)}
     if not serving:
-        return Problem(
+        return problem(
             category=FailureCategory.NO_ROUTE,
             message=f"no provider serves the model {model}",
             field="model",

@@ -1,9 +1,12 @@
 """What a request must satisfy beyond its schema, and what can be read of one that does not."""
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
+from policy.comparison import schema_problem
+from policy.failures import problem
 from policy.results import Identity
 from schemas.attempt import Problem
 from schemas.base import ID_PATTERN
@@ -16,14 +19,16 @@ _MAX_ID_LENGTH = 128
 
 
 def check(request: LLMRequest, *, result_topics: Collection[str]) -> Problem | None:
-    """Rules that depend on the deployment."""
+    """Rules beyond the schema: the deployment's allow-list, and that an answer could be checked at all."""
     if request.result_topic is not None and request.result_topic not in result_topics:
-        return Problem(
+        return problem(
             category=FailureCategory.DENIED,
             message=f"the topic {request.result_topic} is not on the allow-list",
             field="result_topic",
             remedy="leave it out, or have it added to worker.result_topics",
         )
+    if request.response_format is not None:
+        return schema_problem(json.loads(request.response_format.json_schema))
     return None
 
 
@@ -31,7 +36,7 @@ def too_large(size_bytes: int, limit_bytes: int) -> Problem | None:
     """Whether a record is over the limit."""
     if size_bytes <= limit_bytes:
         return None
-    return Problem(
+    return problem(
         category=FailureCategory.TOO_LARGE,
         message=f"the record has {size_bytes:,} bytes, and {limit_bytes:,} are allowed",
         field="(record)",
@@ -42,13 +47,13 @@ def too_large(size_bytes: int, limit_bytes: int) -> Problem | None:
 def codec_problem(error: CodecError) -> Problem:
     """What to tell the sender of a record that could not be read or breaks the contract."""
     if isinstance(error, UndecodableError):
-        return Problem(
+        return problem(
             category=FailureCategory.UNDECODABLE,
             message=error.reason,
             field="(record)",
             remedy="send JSON with content-type application/json, or Avro by schemas/avro/LLMRequest.avsc",
         )
-    return Problem(
+    return problem(
         category=FailureCategory.INVALID_REQUEST,
         message=error.reason,
         field=error.field,
@@ -58,7 +63,7 @@ def codec_problem(error: CodecError) -> Problem:
 
 def deadline_passed(deadline: datetime) -> Problem:
     """The problem of a request whose time ran out."""
-    return Problem(
+    return problem(
         category=FailureCategory.DEADLINE,
         message=f"the deadline {deadline.isoformat(timespec='milliseconds')} has passed",
         field="deadline_at",

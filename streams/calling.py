@@ -8,7 +8,7 @@ import structlog
 
 from connectors.providers.base import Answered, Call, CallEvent, Failed, Outcome, Provider, Text
 from policy.catalogue import Timeouts
-from schemas.attempt import Problem
+from policy.failures import problem
 from schemas.vocabulary import FailureCategory
 
 log = structlog.get_logger(__name__)
@@ -52,8 +52,8 @@ async def make_call(
     except Exception as error:
         # A provider that raises breaks the protocol; the request must not suffer more than a failed attempt.
         log.exception("provider_broke_protocol", provider=provider.name, request_id=call.request_id)
-        problem = Problem(category=FailureCategory.UNKNOWN, message=f"{type(error).__name__} in the connector")
-        outcome = Failed(problem=problem, possibly_billed=True)
+        bug = problem(FailureCategory.UNKNOWN, f"{type(error).__name__} in the connector")
+        outcome = Failed(problem=bug, possibly_billed=True)
     first = reading.first_token_at
     return CallReport(
         outcome=outcome,
@@ -91,10 +91,8 @@ class _Reading:
             elif isinstance(event, Answered | Failed):
                 return event
             else:
-                problem = Problem(
-                    category=FailureCategory.TRUNCATED, message="the stream ended without an outcome", retryable=True
-                )
-                return Failed(problem=problem, possibly_billed=True)
+                cut = problem(FailureCategory.TRUNCATED, "the stream ended without an outcome")
+                return Failed(problem=cut, possibly_billed=True)
 
     def _too_slow(self, waiting_for_first: bool) -> Failed:
         if waiting_for_first:
@@ -103,5 +101,4 @@ class _Reading:
 
 
 def _timed_out(category: FailureCategory, message: str) -> Failed:
-    retryable = category is not FailureCategory.DEADLINE
-    return Failed(problem=Problem(category=category, message=message, retryable=retryable), possibly_billed=True)
+    return Failed(problem=problem(category, message), possibly_billed=True)

@@ -8,8 +8,8 @@ import structlog
 from connectors import metrics
 from connectors.state.base import Admitted, Arrival, Duplicate, Full, Lease, Settled, StateUnavailableError
 from policy import results
+from policy.failures import problem
 from schemas import LLMResult
-from schemas.attempt import Problem
 from schemas.codec import SingleObjectCodec, decode_single_object
 from schemas.envelope import Header
 from schemas.topics import MIB
@@ -112,12 +112,12 @@ def _fitting(result: LLMResult) -> tuple[LLMResult, bytes]:
     stored = _stored_form.encode(result)
     if len(stored) <= MAX_RESULT_BYTES:
         return result, stored
-    problem = Problem(
+    too_large = problem(
         category=FailureCategory.TOO_LARGE,
         message=f"the answer makes a result of {len(stored):,} bytes, and {MAX_RESULT_BYTES:,} fit",
         remedy="ask for less with parameters.max_tokens",
     )
-    smaller = result.model_copy(update={"status": State.FAILED, "answer": None, "problem": problem})
+    smaller = result.model_copy(update={"status": State.FAILED, "answer": None, "problem": too_large})
     return smaller, _stored_form.encode(smaller)
 
 

@@ -16,6 +16,7 @@ from connectors.kafka.producer import Outgoing
 from connectors.state.base import Admitted, Arrival, Claimed, Duplicate, Full, Limits, Settled
 from connectors.tracing import processing_span
 from policy import results, validation
+from policy.failures import problem
 from policy.results import Identity
 from policy.routing import route
 from schemas import LaneTask, LLMRequest
@@ -79,7 +80,7 @@ class Intake:
         if problem is not None:
             return _Refusal(State.REJECTED, problem, validation.readable_identity({}, delivery.key))
         try:
-            request = await self._decode(delivery.value)
+            request = await patiently("decode", lambda: self._decode(delivery.value))
         except CodecError as error:
             fields: Mapping[str, object] = error.fields if isinstance(error, InvalidRecordError) else {}
             who = validation.readable_identity(fields, delivery.key)
@@ -221,10 +222,9 @@ def _note_duplicate(request_id: str, duplicate: Duplicate) -> None:
 
 
 def _queue_full(full: Full) -> Problem:
-    return Problem(
+    return problem(
         category=FailureCategory.QUEUE_FULL,
         message=f"{full.outstanding_requests:,} requests ({full.outstanding_bytes:,} bytes) are outstanding",
-        retryable=True,
         remedy="send it again later, or with processing_mode queue_if_unavailable",
         retry_after_seconds=FULL_RETRY_AFTER_SECONDS,
     )

@@ -18,6 +18,7 @@ from connectors.tracing import outgoing, processing_span
 from policy import results, validation
 from policy.answers import accept_answer, question_of
 from policy.catalogue import ProviderEntry
+from policy.failures import problem
 from policy.pricing import Prices, cost_usd
 from policy.routing import denial
 from schemas import Attempt, LaneTask
@@ -76,7 +77,7 @@ class Lane:
     async def handle(self, delivery: Delivery) -> None:
         """Everything that the task causes is in Kafka when this returns."""
         try:
-            task = await self._context.codec.decode(LaneTask, delivery.value)
+            task = await patiently("decode", lambda: self._context.codec.decode(LaneTask, delivery.value))
         except CodecError as error:
             await self._set_aside(delivery, error)
             return
@@ -147,12 +148,12 @@ class Lane:
         if refused is not None:
             return _Verdict(state=State.FAILED, attempts=earlier, problem=refused)
         if claim.newly_lost and task.request.duplicate_policy is DuplicatePolicy.FAIL:
-            problem = Problem(
+            lost = problem(
                 category=FailureCategory.OUTCOME_LOST,
                 message="a worker died during the call, and duplicate_policy is fail",
                 remedy="look for the call at the provider before you send it again",
             )
-            return _Verdict(state=State.FAILED, attempts=earlier, problem=problem)
+            return _Verdict(state=State.FAILED, attempts=earlier, problem=lost)
         return None
 
     async def _call(self, task: LaneTask, number: int, held: HeldLease, earlier: list[Attempt]) -> _Verdict | None:
@@ -239,10 +240,9 @@ class Lane:
             started_at=started,
             ended_at=started,
             duration_ms=0.0,
-            problem=Problem(
+            problem=problem(
                 category=FailureCategory.OUTCOME_LOST,
                 message="the lease ended with no outcome: the worker died or was cut off",
-                retryable=True,
             ),
             possibly_billed=True,
             worker=lost.owner,

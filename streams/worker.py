@@ -107,7 +107,13 @@ async def _open_context(settings: Settings, catalogue: Catalogue) -> AsyncIterat
     async with AsyncExitStack() as stack:
         state = RedisStateStore.from_settings(settings.redis, settings.redis_url, namespace=settings.topic_prefix)
         stack.push_async_callback(state.close)
-        codec = await stack.enter_async_context(open_codec(settings))
+        codec = await stack.enter_async_context(
+            open_codec(
+                settings,
+                settings.topics.specs(list(catalogue.providers)),
+                auto_register=settings.registry.auto_register,
+            )
+        )
         producer = Producer(
             client_options(settings),
             linger_ms=settings.kafka.linger_ms,

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 async def run_bridge_role(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT. Returns the exit code."""
     stop = stop_event()
-    async with open_codec(settings) as codec:
+    async with open_codec(settings, []) as codec:
         bridge = Bridge(
             settings,
             codec,

@@ -78,17 +78,15 @@ def _without_brokers(broker: str, kafka: KafkaSettings) -> KafkaAccessError:
 
 
 def _explained(broker: str, error: Exception, kafka: KafkaSettings) -> KafkaAccessError:
-    causes = _with_causes(error)
-    for cause in causes:
+    for cause in _with_causes(error):
         refused = _refused(cause, kafka)
         if refused is not None:
             reason, remedy = refused
             return KafkaRefusedError(broker=broker, reason=reason, remedy=remedy)
-    told = next((cause for cause in causes if isinstance(cause, TokenError)), error)
-    if isinstance(told, TokenError):
-        return KafkaUnreachableError(
-            broker=broker, reason=told.args[0], remedy=f"Check {_PREFIX}OAUTH_TOKEN_URL and the client's credentials."
-        )
+        if isinstance(cause, TokenError):
+            kind = KafkaRefusedError if cause.refused else KafkaUnreachableError
+            remedy = f"Check {_PREFIX}OAUTH_TOKEN_URL and the client's credentials."
+            return kind(broker=broker, reason=cause.args[0], remedy=remedy)
     if isinstance(error, TimeoutError):
         reason = "no answer in time"
     elif isinstance(error, KafkaError):

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 log = structlog.get_logger(__name__)
 
+_REFUSALS = (400, 401, 403)
 _LARGEST_ANSWER_BYTES = 64 * 1024
 # As Kafka's own clients do (sasl.login.refresh.window.factor).
 _REFRESH_AFTER = 0.8
@@ -28,13 +29,16 @@ _REFRESH_AFTER = 0.8
 class TokenError(KafkaConnectionError):  # type: ignore[misc]  # aiokafka has no types
     """No token could be had. `.endpoint` says from where, `.reason` why; neither holds a secret.
 
+    `.refused`: the endpoint said no, and will until somebody changes something.
+
     It is an error of aiokafka's, because any other would end aiokafka's background tasks, and with them the client.
     """
 
-    def __init__(self, reason: str, *, endpoint: str) -> None:
+    def __init__(self, reason: str, *, endpoint: str, refused: bool = False) -> None:
         super().__init__(f"no token from {endpoint}: {reason}")
         self.reason = reason
         self.endpoint = endpoint
+        self.refused = refused
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +100,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
             raise self._error(str(error) or type(error).__name__) from error
         answer = _json_object(body)
         if status != 200:
-            raise self._error(f"HTTP {status}{_oauth_error(answer)}")
+            raise self._error(f"HTTP {status}{_oauth_error(answer)}", refused=status in _REFUSALS)
         value, lifetime_seconds = answer.get("access_token"), answer.get("expires_in", 0)
         if not isinstance(value, str) or not value:
             raise self._error("the answer has no access_token")
@@ -135,8 +139,8 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         identity = f"{quote_plus(self._client_id)}:{quote_plus(self._client_secret.get_secret_value())}"
         return "Basic " + base64.b64encode(identity.encode()).decode()
 
-    def _error(self, reason: str) -> TokenError:
-        return TokenError(reason, endpoint=self._url.partition("?")[0])
+    def _error(self, reason: str, *, refused: bool = False) -> TokenError:
+        return TokenError(reason, endpoint=self._url.partition("?")[0], refused=refused)
 
 
 def _without_user(url: str) -> str:

@@ -1,6 +1,5 @@
 """Reads `providers.toml`, and checks what only the registered provider types can judge: their name and options."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -46,21 +45,3 @@ def _check(name: str, entry: ProviderEntry, *, text: str, source: str) -> None:
         raise catalogue_error(
             error, text=text, source=source, under=("providers", name, "options"), known=kind.options.model_fields
         ) from error
-
-
-def with_openai(catalogue: Catalogue, environ: Mapping[str, str]) -> Catalogue:
-    """The catalogue and, if the environment names a key or an address for it, a provider `openai` at its end.
-
-    Reads OPENAI_API_KEY and OPENAI_BASE_URL, as OpenAI's own tools do. Nothing goes there unless a request names the
-    provider or one of its models, so nothing costs money by surprise. A provider of that name that exists is kept.
-    """
-    key, base_url = environ.get("OPENAI_API_KEY"), environ.get("OPENAI_BASE_URL")
-    if "openai" in catalogue.providers or not (key or base_url):
-        return catalogue
-    entry = ProviderEntry(
-        type="openai",
-        models=["gpt-5.4-mini", "gpt-*"],
-        base_url=base_url or None,
-        api_key_env="OPENAI_API_KEY" if key else None,
-    )
-    return Catalogue(defaults=catalogue.defaults, providers={**catalogue.providers, "openai": entry})

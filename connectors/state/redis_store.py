@@ -1,7 +1,9 @@
 """The state in Redis: one hash a request, one Lua script a step (`lua/`), so that each step is atomic.
 
 Needs Redis 6 or later (or Valkey), with `maxmemory-policy noeviction`: an evicted request would be forgotten.
-An ACL user needs `~{<prefix>:* +@read +@write +@scripting +@connection +time`, on a Cluster also `+cluster`.
+An ACL user needs `~{<prefix>:* +@read +@write +@scripting +@connection +time`, on a Cluster also `+cluster|slots`.
+Replication is asynchronous, so a failover may forget the last steps; with `min-replicas-to-write 1` a master that was
+cut off at least takes no more of them. What was forgotten shows as `history_missing`, and no fence is used twice.
 """
 
 import asyncio

@@ -89,6 +89,8 @@ class ScriptRunner:
                 except NoScriptError:
                     async with self._connections:
                         return await script(keys, arguments)
+        except TimeoutError as error:
+            raise StateUnavailableError(name, f"no answer within {self._timeout_seconds} s") from error
         except _AWAY as error:
             raise StateUnavailableError(name, str(error) or type(error).__name__) from error
 

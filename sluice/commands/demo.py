@@ -25,7 +25,7 @@ from sluice.demo.system import PARTITIONS, PREFIX, demo_system, write_catalogue
 from sluice.role_process import RoleFailedError
 from sluice.stack import locations
 
-DEFAULT_OPENAI_MODEL = "gpt-5-mini"
+DEFAULT_OPENAI_MODEL = "gpt-5.4-mini"
 PIECES_OF_AN_ANSWER = 60
 """So many pieces a simulated comparison has: their pace makes up the latency that was asked for."""
 EXIT_FAILED = 1

@@ -81,7 +81,7 @@ async def _watch(
     newest: OrderedDict[str, StatusEvent] = OrderedDict()
     reader = TopicReader(client_options(settings), [settings.topics.status], start=start)
     live = None if as_json else Live(_table(newest), refresh_per_second=REFRESHES_PER_SECOND)
-    async with open_codec(settings) as codec, reader:
+    async with open_codec(settings, []) as codec, reader:
         with live or nullcontext():
             async for record in reader:
                 event = await _event_of(codec, record.value or b"")

@@ -283,6 +283,9 @@ async def test_ids_in_the_address_are_all_that_is_followed(watched: Watched) -> 
         hub.on_status(status_event("mine"))
         await expect(row(page, "mine")).to_contain_text("Queued")
         await expect(page.locator("#rows tr")).to_have_count(1)
+        await page.goto(f"{server.url}?request_id=no{{such}}id")
+        await expect(page.get_by_role("alert")).to_contain_text("The bridge ended the connection: request_ids.0")
+        await expect(page.get_by_role("button", name="Retry now")).to_be_visible()
 
 
 async def test_the_page_says_when_the_bridge_lost_kafka(watched: Watched) -> None:
@@ -293,8 +296,8 @@ async def test_the_page_says_when_the_bridge_lost_kafka(watched: Watched) -> Non
         await page.goto(server.url)
         await is_live(page)
         hub.on_feed(FeedState.AWAY)
-        await expect(page.get_by_role("status")).to_have_text("Connected, but the bridge lost Kafka")
-        await expect(page.get_by_role("alert")).to_contain_text("cannot reach Kafka")
+        await expect(page.get_by_role("status")).to_have_text("Connected, but Kafka is away")
+        await expect(page.get_by_role("alert")).to_contain_text("gets nothing from Kafka")
         hub.on_feed(FeedState.LIVE)
         await is_live(page)
         await expect(page.get_by_role("alert")).to_be_hidden()

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -168,9 +169,17 @@ async def test_a_client_certificate_of_an_unknown_authority_is_told(ways: Ways, 
 
 async def test_a_wrong_client_secret_is_told(ways: Ways) -> None:
     """The identity provider refuses before Kafka is asked."""
-    error = await refusal(ways.oauth(sasl_password="guess"), KafkaUnreachableError)  # noqa: S106
+    error = await refusal(ways.oauth(sasl_password="guess"))  # noqa: S106
     assert "HTTP 401, invalid_client" in error.reason
     assert "guess" not in str(error)
+
+
+async def test_an_identity_provider_that_is_away_is_told(ways: Ways, tokens: TokenServer) -> None:
+    """It may come back, so that is no refusal."""
+    tokens.answer = web.Response(status=503)
+    error = await refusal(ways.oauth(), KafkaUnreachableError)
+    assert "HTTP 503" in error.reason
+    assert "SLUICE_KAFKA__OAUTH_TOKEN_URL" in error.remedy
 
 
 async def test_a_token_that_kafka_refuses_is_told(ways: Ways, tokens: TokenServer) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.providers.catalogue_file import load_catalogue, with_openai
+from connectors.providers.catalogue_file import load_catalogue
 from policy.catalogue import SIMULATED_ONLY, CatalogueError
 
 EXAMPLE = Path(__file__).parents[2] / "providers.toml"
@@ -79,25 +79,3 @@ def test_a_missing_key_does_not_keep_the_others_from_reading(tmp_path: Path, mon
     path = tmp_path / "providers.toml"
     path.write_text(GOOD, encoding="utf-8")
     assert "two" in load_catalogue(path).providers
-
-
-def test_openai_of_the_environment_comes_last() -> None:
-    """A key or an address in the environment adds a provider, and changes no default."""
-    catalogue = with_openai(SIMULATED_ONLY, {"OPENAI_API_KEY": "sk", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"})
-    assert list(catalogue.providers) == ["simulated", "openai"]
-    assert catalogue.default_provider == "simulated"
-    assert catalogue.providers["openai"].api_key_env == "OPENAI_API_KEY"
-    assert catalogue.providers["openai"].base_url == "http://127.0.0.1:9/v1"
-
-
-def test_an_address_alone_needs_no_key() -> None:
-    """A local server is named by its address."""
-    catalogue = with_openai(SIMULATED_ONLY, {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"})
-    assert catalogue.providers["openai"].api_key_env is None
-
-
-def test_without_either_nothing_is_added() -> None:
-    """An empty environment leaves the catalogue as it is, and so does a provider of that name."""
-    assert with_openai(SIMULATED_ONLY, {}) is SIMULATED_ONLY
-    example = load_catalogue(EXAMPLE)
-    assert with_openai(example, {"OPENAI_API_KEY": "sk"}) is example

@@ -49,6 +49,18 @@ async def one_redis(redis_url: str) -> AsyncIterator[RedisWorld]:
         yield world
 
 
+@pytest.fixture
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisProcess]]:
+    """Three nodes that go on when one of them is away."""
+    nodes = start_cluster(tmp_path_factory.mktemp("cluster"))
+    for node in nodes:
+        with node.client() as admin:
+            admin.config_set("cluster-require-full-coverage", "no")
+    yield nodes
+    for node in nodes:
+        node.stop()
+
+
 @pytest.fixture(params=["memory", "redis", "cluster"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """An empty store of each kind."""

@@ -30,11 +30,24 @@ def redis_server_binary() -> str:
     return str(Path(wheel.origin).parent / "bin" / "redis-server")
 
 
-def free_port() -> int:
+def free_port(*, for_cluster: bool = False) -> int:
+    """Below the ports of outgoing connections, so that none of them takes it while a killed server is down.
+
+    A cluster's node also listens 10,000 above its port, always.
+    """
+    while True:
+        port = random.randint(12_000, 19_999)
+        if _is_free(port) and (not for_cluster or _is_free(port + 10_000)):
+            return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-    return port
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 class RedisProcess:
@@ -62,8 +75,8 @@ class RedisProcess:
             command += [str(config), "--sentinel"]
         command += ["--bind", LOOPBACK, "--port", str(self.port), "--dir", str(self.folder), *self._options]
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        self.wait_until(lambda client: bool(client.ping()))
+            process = self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.wait_until(lambda client: client.info("server")["process_id"] == process.pid)
         return self
 
     def client(self) -> redis.Redis:
@@ -108,31 +121,20 @@ class RedisProcess:
 def start_cluster(folder: Path, size: int = 3) -> list[RedisProcess]:
     """Masters without replicas that have divided all slots among them, and know each other."""
     options = ("--cluster-enabled", "yes", "--cluster-announce-ip", LOOPBACK, "--save", "")
-    nodes = [RedisProcess(folder / str(number), *options, port=_free_cluster_port()).start() for number in range(size)]
+    nodes = [
+        RedisProcess(folder / str(number), *options, port=free_port(for_cluster=True)).start() for number in range(size)
+    ]
     bounds = [SLOTS * number // size for number in range(size + 1)]
     for number, node in enumerate(nodes):
         with node.client() as client:
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            client.execute_command("CLUSTER", "ADDSLOTS", *range(bounds[number], bounds[number + 1]))
-            client.execute_command("CLUSTER", "MEET", LOOPBACK, nodes[0].port)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            client.execute_command("CLUSTER ADDSLOTS", *range(bounds[number], bounds[number + 1]))
+            client.execute_command("CLUSTER MEET", LOOPBACK, nodes[0].port)
     for node in nodes:
-        node.wait_until(lambda client: _is_complete(client.execute_command("CLUSTER INFO"), size))
+        node.wait_until(lambda client: _is_complete(dict(client.execute_command("CLUSTER INFO")), size))
     return nodes
 
 
 def _is_complete(info: dict[str, str], size: int) -> bool:
     knows_all = int(info["cluster_known_nodes"]) == size and int(info["cluster_slots_ok"]) == SLOTS
     return knows_all and info["cluster_state"] == "ok"
-
-
-def _free_cluster_port() -> int:
-    """A port whose cluster bus port, always 10,000 above, is free as well."""
-    while True:
-        port = random.randint(12_000, 19_999)
-        try:
-            for candidate in (port, port + 10_000):
-                with socket.socket() as probe:
-                    probe.bind((LOOPBACK, candidate))
-        except OSError:
-            continue
-        return port

@@ -21,6 +21,7 @@ from tests.support.certificates import KEY_PASSWORD, Certificates, make_certific
 
 ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
 PASSWORD = "pass-w0rd!"  # noqa: S105 - of a server that lives as long as a test
+CLUSTER_RIGHT = "+cluster|slots"
 RIGHTS = "~{sluice:* +@read +@write +@scripting +@connection +time"
 
 
@@ -41,7 +42,7 @@ async def store_at(settings: RedisSettings, url: str) -> AsyncIterator[RedisStat
 async def every_step(store: RedisStateStore, request_id: str = "r1") -> None:
     """One life that uses every script."""
     arrival = Arrival(request_id=request_id, origin="o", size_bytes=1, deadline_ms=0)
-    assert await store.admit(arrival, ROOMY) == Admitted(1)
+    assert isinstance(await store.admit(arrival, ROOMY), Admitted)
     claim = await store.claim(request_id, owner="w", lease_ms=10_000)
     assert isinstance(claim, Claimed)
     assert await store.renew([claim.lease], lease_ms=10_000) == []
@@ -66,6 +67,19 @@ async def test_an_acl_user_needs_the_documented_rights_and_no_more(own_redis: Re
     add_user(own_redis, "app", RIGHTS)
     async with store_at(RedisSettings(username="app", password=SecretStr(PASSWORD)), own_redis.url) as store:
         await every_step(store)
+
+
+async def test_on_a_cluster_an_acl_user_also_needs_to_see_its_slots(own_cluster: list[RedisProcess]) -> None:
+    """One more right than on a single server, as documented."""
+    assert CLUSTER_RIGHT in (redis_store.__doc__ or "")
+    for node in own_cluster:
+        add_user(node, "app", f"{RIGHTS} {CLUSTER_RIGHT}")
+        with node.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "default", "resetpass")
+    settings = RedisSettings(mode="cluster", shards=4, username="app", password=SecretStr(PASSWORD))
+    async with store_at(settings, own_cluster[0].url) as store:
+        for number in range(12):
+            await every_step(store, f"r{number}")
 
 
 async def test_an_acl_user_of_another_prefix_reaches_nothing(own_redis: RedisProcess) -> None:

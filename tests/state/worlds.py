@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, cast
 
 from pydantic import SecretStr
 from redis.asyncio import Redis, RedisCluster
@@ -80,7 +80,7 @@ class RedisWorld:
         for key in await self.keys():
             if key.endswith(":deadlines"):
                 for member in await self._client.zrange(key, 0, -1):
-                    await self._client.zincrby(key, -milliseconds, member)
+                    await self._client.zincrby(key, -milliseconds, cast("bytes", member))
             elif ":request:" in key:
                 await self._make_older(key, milliseconds)
 
@@ -98,7 +98,7 @@ class RedisWorld:
         return int(await self._client.pttl(key))
 
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
-        return dict(await self._client.hgetall(key))
+        return cast("dict[bytes, bytes]", await self._client.hgetall(key))
 
     async def encoding_of(self, key: str) -> str:
         return str((await self._client.object("encoding", key)).decode())

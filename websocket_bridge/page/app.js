@@ -8,7 +8,8 @@ import { RequestTable } from "./table.js";
 
 const REMEMBERED = 20_000;
 const ROWS_SHOWN = 500;
-const RENDER_EVERY_MS = 100;
+const SHORTEST_RENDER_GAP_MS = 100;
+const LONGEST_RENDER_GAP_MS = 1_000;
 const TICK_EVERY_MS = 250;
 const SUMMARY_EVERY_MS = 10_000;
 const RATE_SECONDS = 5;
@@ -47,7 +48,12 @@ async function subscribe() {
       refusal = "This bridge shows requests by id only. Open this page as /?request_id=… with the id of yours.";
     });
   }
-  if (detail.id !== null) await follow(detail.id);
+  if (detail.id !== null) await follow(detail.id).catch(ignoreRefusal);
+}
+
+/** An id in the address that no request can have is no reason to give up on all the others. */
+function ignoreRefusal(error) {
+  if (error.code === "not_connected") throw error;
 }
 
 function follow(id) {
@@ -95,7 +101,7 @@ const FEEDS = {
   live: "Live",
   catching_up: "Live, the bridge is catching up",
   starting: "Connected, the bridge is starting",
-  away: "Connected, but the bridge lost Kafka",
+  away: "Connected, but Kafka is away",
 };
 
 function renderConnection() {
@@ -116,7 +122,7 @@ function renderConnection() {
 
 function renderBanner(live) {
   let text = live ? refusal : "";
-  if (live && feed === "away") text = "The bridge cannot reach Kafka. What you see is the last it knew.";
+  if (live && feed === "away") text = "The bridge gets nothing from Kafka at the moment. What you see is the last it knew.";
   if (state.name === "closed") text = `The bridge ended the connection: ${state.reason}.`;
   else if (state.name === "waiting" && lastLiveAt) text = `Not connected. What you see is as of ${timeOfDay(lastLiveAt)}.`;
   const banner = byId("banner");
@@ -134,17 +140,23 @@ function renderCountdown() {
 
 let renderTimer = null;
 let lastRenderAt = 0;
+let renderGapMs = SHORTEST_RENDER_GAP_MS;
 
-/** At most one render per frame and ten a second, however many events arrive. */
+/** However many events arrive, a slow machine spends at most a quarter of its time on showing them. */
 function scheduleRender() {
   if (renderTimer !== null) return;
-  const wait = Math.max(0, lastRenderAt + RENDER_EVERY_MS - performance.now());
+  const wait = Math.max(0, lastRenderAt + renderGapMs - performance.now());
   renderTimer = setTimeout(() => requestAnimationFrame(render), wait);
 }
 
 function render() {
   renderTimer = null;
-  lastRenderAt = performance.now();
+  const startedAt = (lastRenderAt = performance.now());
+  setTimeout(() => {
+    // After layout and paint, which cost more than all of the script.
+    const costMs = performance.now() - startedAt;
+    renderGapMs = Math.min(LONGEST_RENDER_GAP_MS, Math.max(SHORTEST_RENDER_GAP_MS, 4 * costMs));
+  });
   const { entries, matching } = requests.find({ ...view, limit: ROWS_SHOWN });
   table.render(entries, detail.id, bridgeNow());
   detail.render(requests.get(detail.id), bridgeNow());

@@ -91,7 +91,7 @@ export class BridgeConnection {
     } catch (error) {
       if (socket !== this.#socket) return;
       if (error.code === "not_connected") return; // the close event tells
-      this.#giveUp(error.message);
+      this.#giveUp(error.field ? `${error.field}: ${error.message}` : error.message);
       return;
     }
     if (socket !== this.#socket) return;

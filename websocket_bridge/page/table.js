@@ -2,6 +2,9 @@
 
 import { duration, elapsedMs, exactDuration, fullTime, note, stateOf, timeOfDay } from "./format.js";
 
+const FLASHES_AT_ONCE = 10; // beyond it nobody follows them, and each costs a repaint per frame
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
+
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -51,12 +54,13 @@ class Row {
     this.#submitted.title = fullTime(entry.submittedMs);
   }
 
+  /** Paints what is new. Gives whether that is a change that happened while the page was watching. */
   update(isSelected, nowMs) {
     const { event } = this.#entry;
-    if (event !== this.#event) {
-      const isChange = this.#event !== null || this.#entry.changedAt > 0;
+    const isNew = event !== this.#event;
+    if (isNew) {
       this.#event = event;
-      this.#paint(event, isChange);
+      this.#paint(event);
       this.tick(nowMs, true);
     }
     if (isSelected !== this.#selected) {
@@ -65,6 +69,7 @@ class Row {
       this.#button.setAttribute("aria-expanded", String(isSelected));
       this.#button.setAttribute("aria-controls", "detail");
     }
+    return isNew && this.#entry.changedAt > 0;
   }
 
   /** What moves with time alone. */
@@ -86,7 +91,7 @@ class Row {
     return document.activeElement === this.#button;
   }
 
-  #paint(event, isChange) {
+  #paint(event) {
     const { label } = stateOf(event.state);
     setText(this.#state, label);
     this.#state.dataset.state = event.state;
@@ -94,11 +99,9 @@ class Row {
     setBoth(this.#provider, event.provider ?? "—");
     setBoth(this.#model, event.model ?? "");
     setText(this.#attempt, event.attempt > 0 ? String(event.attempt) : "—");
-    if (isChange) this.#flash();
   }
 
-  #flash() {
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  flash() {
     this.node.animate([{ backgroundColor: "var(--flash)" }, {}], { duration: 900, easing: "ease-out" });
   }
 }
@@ -122,6 +125,7 @@ export class RequestTable {
       row.node.remove();
       this.#rows.delete(id);
     }
+    const changed = [];
     let next = this.#body.firstChild;
     for (const entry of entries) {
       let row = this.#rows.get(entry.id);
@@ -129,11 +133,12 @@ export class RequestTable {
         row = new Row(entry, this.#onSelect);
         this.#rows.set(entry.id, row);
       }
-      row.update(entry.id === selectedId, nowMs);
+      if (row.update(entry.id === selectedId, nowMs)) changed.push(row);
       if (row.node === next) next = next.nextSibling;
       else this.#body.insertBefore(row.node, next);
     }
     this.#order = entries.map((entry) => entry.id);
+    if (changed.length <= FLASHES_AT_ONCE && !reducedMotion.matches) changed.forEach((row) => row.flash());
   }
 
   tick(nowMs) {
