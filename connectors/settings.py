@@ -134,7 +134,7 @@ class BridgeSettings(Section):
     allowed_origins: list[str] = Field(default_factory=list, description="besides the page's own")
     max_connections: int = Field(default=10_000, ge=1)
     max_subscriptions: int = Field(default=1_000, ge=1, description="request ids per connection")
-    send_buffer_events: int = Field(default=1_000, ge=1, description="per connection; then it is closed")
+    send_buffer_events: int = Field(default=1_000, ge=16, description="per connection; then it is closed")
     remembered_requests: int = Field(default=20_000, ge=1, description="newest requests kept for snapshots")
     replay_seconds: float = Field(default=600, ge=0, description="how far back a starting bridge reads")
 

@@ -9,7 +9,7 @@ cut off at least takes no more of them. What was forgotten shows as `history_mis
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
 from typing import Any, Self, TypeVar, cast
 
@@ -108,7 +108,7 @@ class RedisStateStore:
             arguments = (lease_ms, self._retention_ms, *(lease.fence for lease in group))
             return [group[position - 1] for position in await self._scripts.run(ScriptName.RENEW, keys, arguments)]
 
-        groups = self._together({lease.request_id: lease for lease in leases})
+        groups = self._together(leases, by=lambda lease: lease.request_id)
         return [lease for lost in await _all(renew_group(group) for group in groups) for lease in lost]
 
     async def release(self, lease: Lease, *, called: bool) -> None:
@@ -123,8 +123,10 @@ class RedisStateStore:
         return None if reply is None else _settled(reply)
 
     async def published(self, request_ids: Sequence[str]) -> None:
-        groups = self._together({request_id: self._keys.request(request_id) for request_id in request_ids})
-        await _all(self._scripts.run(ScriptName.PUBLISHED, group) for group in groups)
+        async def mark_group(group: list[str]) -> None:
+            await self._scripts.run(ScriptName.PUBLISHED, [self._keys.request(request_id) for request_id in group])
+
+        await _all(mark_group(group) for group in self._together(request_ids, by=str))
 
     async def outstanding(self) -> tuple[int, int]:
         shards = await _all(self._scripts.run(ScriptName.OUTSTANDING, keys) for keys in self._keys.counts())
@@ -136,11 +138,11 @@ class RedisStateStore:
     def _next_token(self) -> str:
         return f"{self._token_prefix}-{next(self._token_numbers)}"
 
-    def _together(self, items: Mapping[str, T]) -> list[list[T]]:
-        """Items by request id, in groups that one script call may take: of one shard, and not too many."""
+    def _together(self, items: Sequence[T], *, by: Callable[[T], str]) -> list[list[T]]:
+        """Items, by their request ids, in groups that one script call may take: of one shard, and not too many."""
         by_shard: dict[int, list[T]] = {}
-        for request_id, item in items.items():
-            by_shard.setdefault(self._keys.shard(request_id), []).append(item)
+        for item in items:
+            by_shard.setdefault(self._keys.shard(by(item)), []).append(item)
         return [
             group[start : start + REQUESTS_PER_CALL]
             for group in by_shard.values()

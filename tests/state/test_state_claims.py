@@ -214,6 +214,17 @@ async def test_renew_names_exactly_the_leases_that_are_lost(world: World) -> Non
     assert isinstance(await world.store.claim("kept", owner="b", lease_ms=LEASE_MS), Busy)
 
 
+async def test_an_old_and_a_new_lease_of_one_request_are_told_apart(world: World) -> None:
+    """A process that lost its lease and claimed again may renew both: one is lost, the other prolonged."""
+    await admitted(world)
+    old = (await claimed(world)).lease
+    await world.let_pass(LEASE_MS + 1)
+    new = (await claimed(world)).lease
+    for leases in ([old, new], [new, old]):
+        await world.let_pass(LEASE_MS - 10_000)
+        assert await world.store.renew(leases, lease_ms=LEASE_MS) == [old]
+
+
 async def test_thousands_of_leases_are_renewed_in_one_step(world: World) -> None:
     """However many there are, over all shards, the lost ones among them are found."""
     leases = []

@@ -190,13 +190,11 @@ class StoreMachine(RuleBasedStateMachine):
         for model in self.models.values():
             model.is_lapsed = True
 
-    @rule(some=st.lists(leases, max_size=8, unique_by=lambda lease: lease.request_id))
+    @rule(some=st.lists(leases, max_size=8))
     def renew(self, some: list[Lease]) -> None:
         held = [lease for lease in some if self.models[lease.request_id].holder == lease]
         lost = self.run(self.world.store.renew(some, lease_ms=LEASE_MS))
-        assert sorted(lease.request_id for lease in lost) == sorted(
-            lease.request_id for lease in some if lease not in held
-        )
+        assert sorted(map(str, lost)) == sorted(str(lease) for lease in some if lease not in held)
         for lease in held:
             self.models[lease.request_id].is_lapsed = False
 
@@ -260,7 +258,7 @@ def test_the_memory_store_does_what_the_model_does() -> None:
     class Machine(StoreMachine):
         world_context = staticmethod(lambda: nullcontext(MemoryWorld()))
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=300, stateful_step_count=60, deadline=None))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None))
 
 
 @pytest.mark.parametrize("kind", ["redis", "cluster"])

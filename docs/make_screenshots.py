@@ -1,0 +1,86 @@
+"""Takes the pictures of the live page that README.md shows, of a demo that it starts and stops itself.
+
+    .venv/bin/python -m docs.make_screenshots
+
+Writes docs/images/page-light.png and page-dark.png. Needs what `make test` installs, and a Chromium (CHROMIUM_PATH, or
+one on PATH). The demo gets a Kafka and a Redis of its own, so that the page shows nothing else.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.support.chromium import ARGUMENTS, find_chromium
+
+IMAGES = Path(__file__).parent / "images"
+VIEWPORT = {"width": 1200, "height": 640}
+PIXELS_PER_POINT = 1.5
+ENDED_BEFORE_THE_PICTURE = 24
+DEMO = ("demo", "--rate", "5", "--latency", "4000")
+
+
+def main() -> None:
+    """Entry point."""
+    browser_path = find_chromium()
+    if browser_path is None:
+        sys.exit("no Chromium: install one, or name it in CHROMIUM_PATH")
+    IMAGES.mkdir(exist_ok=True)
+    with running_demo() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(browser_path), args=list(ARGUMENTS))
+        page = browser.new_page(viewport=VIEWPORT, device_scale_factor=PIXELS_PER_POINT)
+        page.goto(url)
+        wait_for_a_telling_moment(page)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            page.screenshot(path=IMAGES / f"page-{scheme}.png")
+        browser.close()
+
+
+@contextmanager
+def running_demo() -> Iterator[str]:
+    """A demo of its own, and the address of its page."""
+    with tempfile.TemporaryDirectory(prefix="sluice-pictures-") as state_dir:
+        kept = {name: value for name, value in os.environ.items() if name not in {"KAFKA_BOOTSTRAP", "REDIS_URL"}}
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "sluice.cli", *DEMO],
+            env={**kept, "SLUICE_STATE_DIR": state_dir},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield address_of(demo)
+        finally:
+            demo.send_signal(signal.SIGTERM)
+            demo.communicate(timeout=60)
+
+
+def address_of(demo: subprocess.Popen[str]) -> str:
+    """The page's address, from what the demo says."""
+    said = []
+    for line in demo.stderr or ():
+        said.append(line)
+        found = re.search(r"http://\S+", line)
+        if found:
+            return found.group()
+    sys.exit("the demo did not start:\n" + "".join(said))
+
+
+def wait_for_a_telling_moment(page: Page) -> None:
+    """Some requests have ended, some run, and one of these is open with a part of its answer."""
+    ended = page.locator("#rows tr", has_text="completed")
+    ended.nth(ENDED_BEFORE_THE_PICTURE).wait_for(timeout=60_000)
+    page.locator("#rows tr", has_text="processing").first.click()
+    page.wait_for_function("document.querySelector('#stream').textContent.length > 120", timeout=20_000)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The broker and Redis die in mid-run, and come back: nothing was acknowledged that was not written."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from connectors.settings import Settings
+from schemas import LLMRequest
+from schemas.request import Message
+from schemas.vocabulary import Role, State
+from sluice import stack as local_stack
+from tests.integration.system import Outcome, System, running_system
+
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(180)]
+
+REQUESTS = 400
+CONCURRENCY = 16
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local_stack.RunningStack]:
+    """A Kafka and a Redis that these tests may kill."""
+    with local_stack.start(tmp_path_factory.mktemp("own-stack"), environ={}) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(own_stack: local_stack.RunningStack, prefix: str) -> Settings:
+    return Settings(
+        kafka_bootstrap=own_stack.kafka_bootstrap,
+        redis_url=SecretStr(own_stack.redis_url),
+        topic_prefix=prefix,
+        topic_partitions=3,
+    )
+
+
+async def run_through(system: System, outage: asyncio.Task[None]) -> Outcome:
+    requests = [
+        LLMRequest(request_id=f"r-{number}", messages=[Message(role=Role.USER, content="x")])
+        for number in range(REQUESTS)
+    ]
+    await system.send(requests)
+    await outage
+    ids = [request.request_id for request in requests]
+    outcome = await system.ended(ids, timeout_seconds=90)
+    outcome.assert_each_ended_once(ids)
+    assert all(outcome.result(name).status is State.COMPLETED for name in ids)
+    return outcome
+
+
+async def test_redis_is_killed_and_comes_back(
+    own_stack: local_stack.RunningStack, settings: Settings, tmp_path: Path
+) -> None:
+    """Workers wait for it; leases that ran out meanwhile are flagged, no request is lost."""
+    async with running_system(settings, tmp_path, concurrency=CONCURRENCY) as system:
+        await asyncio.gather(system.start("intake"), system.start("lane", "simulated"))
+
+        async def outage() -> None:
+            await system.called(100)
+            await asyncio.to_thread(own_stack.redis.kill)
+            await asyncio.to_thread(own_stack.redis.start)
+
+        outcome = await run_through(system, asyncio.create_task(outage()))
+    assert outcome.assert_extra_calls_are_flagged() <= 2 * CONCURRENCY
+
+
+async def test_the_broker_is_killed_and_comes_back(
+    own_stack: local_stack.RunningStack, settings: Settings, tmp_path: Path
+) -> None:
+    """What was not acknowledged is written again; repeats carry the same ids; nobody is called twice unflagged."""
+    async with running_system(settings, tmp_path, concurrency=CONCURRENCY) as system:
+        await asyncio.gather(system.start("intake"), system.start("lane", "simulated"))
+
+        async def outage() -> None:
+            await system.called(100)
+            await asyncio.to_thread(own_stack.kafka.kill)
+            await asyncio.to_thread(own_stack.kafka.start)
+
+        outcome = await run_through(system, asyncio.create_task(outage()))
+    assert outcome.assert_extra_calls_are_flagged() <= 2 * CONCURRENCY
