@@ -79,7 +79,7 @@ def wait_for_a_telling_moment(page: Page) -> None:
     ended = page.locator("#rows tr", has_text="completed")
     ended.nth(ENDED_BEFORE_THE_PICTURE).wait_for(timeout=60_000)
     page.locator("#rows tr", has_text="processing").first.click()
-    page.wait_for_function("document.querySelector('#stream').textContent.length > 120", timeout=20_000)
+    page.wait_for_timeout(3000); page.screenshot(path="/tmp/dbg.png"); print(page.locator("#stream").inner_text(), "|", page.locator("#stream-note").inner_text())
 
 
 if __name__ == "__main__":

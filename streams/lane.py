@@ -8,6 +8,7 @@ The outcome is stored before it is published: a crash between the two publishes 
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import structlog
 
@@ -36,7 +37,9 @@ from streams.records import RecordWriter
 
 log = structlog.get_logger(__name__)
 
-MAX_BUSY_WAIT_SECONDS = 1.0
+MIN_BUSY_SECONDS = 0.05
+MAX_BUSY_SECONDS = 1.0
+"""How soon to look again at a request that somebody else holds: its lease may end early, by an end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,28 +88,32 @@ class Lane:
         with processing_span(f"process lane {self._name}", delivery.headers, attributes):
             while True:
                 async with self._call_slots:
-                    done = await self._advance(task)
-                if done:
+                    pause_seconds = await self._advance(task)
+                if pause_seconds is None:
                     return
-                await asyncio.sleep(MAX_BUSY_WAIT_SECONDS / 4)
+                await asyncio.sleep(pause_seconds)
 
-    async def _advance(self, task: LaneTask) -> bool:
-        """One claim and what follows from it. False: somebody else holds the lease, ask again."""
+    async def _advance(self, task: LaneTask) -> float | None:
+        """One claim and what follows from it. None: it has ended; else when to ask again, for the lease is not ours."""
         request_id = task.request.request_id
+        token = uuid4().hex
         claim = await patiently(
             "claim",
-            lambda: self._context.state.claim(request_id, owner=self._context.worker, lease_ms=self._leases.lease_ms),
+            lambda: self._context.state.claim(
+                request_id, owner=self._context.worker, lease_ms=self._leases.lease_ms, token=token
+            ),
         )
         if isinstance(claim, Busy):
-            return False
+            return min(MAX_BUSY_SECONDS, max(MIN_BUSY_SECONDS, claim.retry_after_ms / 1000))
         if isinstance(claim, Settled):
             metrics.duplicates_ignored.labels("lane").inc()
             await self._ending.publish(claim, request_id, outgoing())
-            return True
+            return None
         async with self._leases.hold(claim.lease) as held:
-            return await self._work(task, claim, held)
+            return None if await self._work(task, claim, held) else MIN_BUSY_SECONDS
 
     async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease) -> bool:
+        """True: the request has ended. False: the lease was lost on the way."""
         lease = claim.lease
         earlier = [*task.history, *(self._lost_attempt(task, lost) for lost in claim.lost_calls)]
         now = self._context.now()
@@ -171,7 +178,7 @@ class Lane:
                     call,
                     timeouts=self._entry.timeouts,
                     seconds_to_deadline=seconds_left,
-                    on_text=deltas.add,
+                    on_text=deltas.add if request.stream else _ignore,
                 )
             )
         await deltas.finish()
@@ -295,3 +302,7 @@ def _call_of(task: LaneTask, number: int) -> Call:
         comparison=comparison,
         metadata=dict(request.metadata),
     )
+
+
+async def _ignore(_text: str) -> None:
+    """Nobody asked for pieces."""

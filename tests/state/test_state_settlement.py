@@ -106,6 +106,20 @@ async def test_an_end_takes_the_request_out_of_the_count_once(world: World) -> N
     assert await world.store.outstanding() == (1, 100)
 
 
+async def test_a_request_of_no_bytes_is_counted_and_ended(world: World) -> None:
+    """A record may be empty; one that never ends is given up as any other."""
+    for request_id in ("ended", "given-up"):
+        arrival = Arrival(request_id=request_id, origin="o", size_bytes=0, deadline_ms=0)
+        await world.store.admit(arrival, ROOMY)
+    assert await world.store.outstanding() == (2, 0)
+    assert await world.store.settle(await lease_of(world, "ended", admit=False), State.COMPLETED, b"x") is None
+    assert await world.store.outstanding() == (1, 0)
+    await world.let_pass(RETENTION_SECONDS * 1000 + 1)
+    for number in range(20):  # enough to reach each shard
+        await lease_of(world, f"r{number}")
+    assert await world.store.outstanding() == (20, 2_000)
+
+
 async def test_an_end_without_history_does_not_drive_the_count_below_zero(world: World) -> None:
     """What was never counted is not subtracted."""
     await lease_of(world, "counted")

@@ -106,6 +106,12 @@ async def test_tokens_are_published_with_attempt_and_sequence() -> None:
     assert [record.key for record in world.written("llm.deltas")] == [b"r-1"]
 
 
+async def test_without_streaming_no_token_is_published() -> None:
+    world = World()
+    await run(world, request())
+    assert world.written("llm.deltas") == []
+
+
 async def test_a_task_nobody_can_read_is_set_aside_byte_for_byte() -> None:
     world = World()
     await world.lane(world.delivery(b"\xc3\x01nonsense", key=b"r-1", topic="llm.lane.simulated"))

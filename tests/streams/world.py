@@ -177,9 +177,12 @@ class World:
         return {header(r.headers, "ce_id"): decode_single_object(LLMResult, r.value or b"") for r in found}
 
     def events(self) -> dict[str | None, StatusEvent]:
-        """Distinct events by `ce_id`."""
-        found = self.written("llm.status")
-        return {header(r.headers, "ce_id"): decode_single_object(StatusEvent, r.value or b"") for r in found}
+        """Distinct events by `ce_id`, in order of version: events of one request may overtake each other."""
+        found = [
+            (header(r.headers, "ce_id"), decode_single_object(StatusEvent, r.value or b""))
+            for r in self.written("llm.status")
+        ]
+        return dict(sorted(found, key=lambda entry: entry[1].state_version))
 
     def attempts(self) -> dict[str | None, Attempt]:
         """Distinct attempt records by `ce_id`."""

@@ -36,7 +36,7 @@ end
 local given_up = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now_ms - retention_ms, 'LIMIT', 0, GIVEN_UP_AT_ONCE)
 for _, member in ipairs(given_up) do
   redis.call('ZREM', deadlines, member)
-  redis.call('HINCRBY', load, 'bytes', '-' .. string.match(member, '^%d+'))
+  redis.call('HINCRBY', load, 'bytes', 0 - string.match(member, '^%d+'))
 end
 
 local held = redis.call('HMGET', load, 'bytes', 'closed')

@@ -33,7 +33,7 @@ redis.call('HDEL', request, 'attempt', 'size', 'deadline', 'owner', 'token', 'st
 redis.call('PEXPIRE', request, retention_ms)
 -- To be in the set is to be counted, so nothing can be taken out of the count twice.
 if size_bytes and redis.call('ZREM', deadlines, size_bytes .. ':' .. request_id) == 1 then
-  redis.call('HINCRBY', load, 'bytes', '-' .. size_bytes)
+  redis.call('HINCRBY', load, 'bytes', 0 - size_bytes)
   if redis.call('ZCARD', deadlines) == 0 then
     redis.call('DEL', load)
   end
