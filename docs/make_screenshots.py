@@ -21,10 +21,10 @@ from playwright.sync_api import Page, sync_playwright
 from tests.support.chromium import ARGUMENTS, find_chromium
 
 IMAGES = Path(__file__).parent / "images"
-VIEWPORT = {"width": 1200, "height": 640}
-PIXELS_PER_POINT = 1.5
-ENDED_BEFORE_THE_PICTURE = 24
-DEMO = ("demo", "--rate", "5", "--latency", "4000")
+VIEWPORT = {"width": 1400, "height": 660}
+PIXELS_PER_POINT = 1.25
+ENDED_BEFORE_THE_PICTURE = 12
+DEMO = ("demo", "--rate", "1.5", "--latency", "2500")
 
 
 def main() -> None:
@@ -76,10 +76,12 @@ def address_of(demo: subprocess.Popen[str]) -> str:
 
 def wait_for_a_telling_moment(page: Page) -> None:
     """Some requests have ended, some run, and one of these is open with a part of its answer."""
-    ended = page.locator("#rows tr", has_text="completed")
-    ended.nth(ENDED_BEFORE_THE_PICTURE).wait_for(timeout=60_000)
-    page.locator("#rows tr", has_text="processing").first.click()
-    page.wait_for_timeout(3000); page.screenshot(path="/tmp/dbg.png"); print(page.locator("#stream").inner_text(), "|", page.locator("#stream-note").inner_text())
+    ended = page.locator("#rows tr", has_text="Completed")
+    ended.nth(ENDED_BEFORE_THE_PICTURE - 1).wait_for(timeout=90_000)
+    newest = page.locator("#rows tr", has_text="Processing").first.locator("button.id")
+    # Rows move all the time: a click by coordinates might meet the next one.
+    newest.dispatch_event("click")
+    page.locator("#stream", has_text=re.compile(r"\S[\s\S]{120}")).wait_for(timeout=20_000)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ it, closes the upstream connection at once. Time limits for the whole call are t
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from schemas.attempt import Problem, Usage
@@ -50,6 +51,25 @@ class Text:
     text: str
 
 
+class LimitedResource(StrEnum):
+    """What a provider counts."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RateLimit:
+    """One limit as the provider's headers told it with this answer. Absent: it was not said."""
+
+    resource: LimitedResource
+    limit: int | None = None
+    remaining: int | None = None
+    resets_in_seconds: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
     """The call ended as it should. `text` is the whole answer."""
@@ -59,6 +79,7 @@ class Answered:
     model: str
     usage: Usage | None = None
     provider_request_id: str | None = None
+    limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +90,7 @@ class Failed:
     possibly_billed: bool = False
     usage: Usage | None = None
     provider_request_id: str | None = None
+    limits: tuple[RateLimit, ...] = ()
 
 
 Outcome = Answered | Failed
