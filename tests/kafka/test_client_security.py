@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from connectors.kafka.access import KafkaAccessError, KafkaRefusedError, KafkaUnreachableError, check_access
 from connectors.kafka.client import client_options
 from connectors.settings import Settings
-from tests.support.certificates import KEY_PASSWORD, Certificates, make_certificates
+from tests.support.certificates import KEY_PASSWORD, Certificates
 from tests.support.secure_kafka import (
     PLAIN_PASSWORD,
     PLAIN_USER,
@@ -22,7 +22,6 @@ from tests.support.secure_kafka import (
     SCRAM_USER,
     SecureKafka,
     missing_programs,
-    secure_kafka,
 )
 from tests.support.token_server import CLIENT_ID, CLIENT_SECRET, TokenServer, token_server
 
@@ -30,17 +29,6 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(bool(missing_programs()), reason=f"needs {', '.join(missing_programs())} on PATH"),
 ]
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[SecureKafka]:
-    with secure_kafka(tmp_path_factory.mktemp("secure-kafka"), certificates) as running:
-        yield running
 
 
 @pytest.fixture
