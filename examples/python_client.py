@@ -1,7 +1,4 @@
-"""Compares two texts through the Python client, and prints the verdict.
-
-python examples/python_client.py
-"""
+"""Compares two texts through the Python client, and prints the verdict."""
 
 import asyncio
 from uuid import uuid4
@@ -13,6 +10,7 @@ from sluice.client import Client
 
 
 async def main() -> None:
+    """Submits the comparison, and waits for its end."""
     request = LLMRequest(
         request_id=f"essays-{uuid4()}",
         kind=Kind.COMPARISON,

@@ -22,6 +22,7 @@ TOPIC = os.environ.get("SLUICE_TOPIC_PREFIX", "") + "llm.requests"
 
 
 async def main(request_id: str, question: str) -> None:
+    """Returns when Kafka has the request."""
     request = {"request_id": request_id, "messages": [{"role": "user", "content": question}]}
     body = io.BytesIO()
     fastavro.schemaless_writer(body, fastavro.parse_schema(SCHEMA), request)

@@ -20,6 +20,7 @@ TOPIC = os.environ.get("SLUICE_TOPIC_PREFIX", "") + "llm.results"
 
 
 async def main(awaited_id: str) -> None:
+    """Commits what it has dealt with, so that the next start goes on from there."""
     consumer = AIOKafkaConsumer(
         TOPIC,
         bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP", "127.0.0.1:9092"),

@@ -15,7 +15,9 @@ import faust
 import structlog
 
 from connectors.kafka.client import client_options
+from connectors.kafka.faust_transport import is_member
 from connectors.kafka.producer import Producer
+from connectors.kafka.reader import partitions_of
 from connectors.ops import OpsServer, Readiness
 from connectors.providers.pricing_file import load_prices
 from connectors.providers.registry import build_provider
@@ -24,6 +26,7 @@ from connectors.settings import Settings
 from connectors.state.redis_store import RedisStateStore
 from connectors.stopping import stop_event
 from policy.catalogue import Catalogue
+from schemas.topics import Topics
 from streams.context import StageContext
 from streams.ending import Ending
 from streams.faust_app import build_app
@@ -48,6 +51,7 @@ class Stage:
     role: str
     group: str
     topic: str
+    writes: tuple[str, ...]
     pool: Pool
     interrupt: Callable[[], int]
 
@@ -63,6 +67,7 @@ async def run_intake(settings: Settings, catalogue: Catalogue) -> int:
             role="intake",
             group=f"{settings.topic_prefix}sluice.intake",
             topic=settings.topics.requests,
+            writes=(*(settings.topics.lane(name) for name in catalogue.providers), *_ending_topics(settings.topics)),
             pool=pool,
             interrupt=lambda: 0,
         )
@@ -96,10 +101,15 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
             role=f"lane-{provider_name}",
             group=f"{settings.topic_prefix}sluice.lane.{provider_name}",
             topic=settings.topics.lane(provider_name),
+            writes=(settings.topics.deltas, *_ending_topics(settings.topics)),
             pool=pool,
             interrupt=lambda: leases.interrupt_all(Interruption.SHUTDOWN),
         )
         return await _run(stage, settings)
+
+
+def _ending_topics(topics: Topics) -> tuple[str, ...]:
+    return (topics.status, topics.results, topics.attempts, topics.dead_letters)
 
 
 @asynccontextmanager
@@ -142,6 +152,7 @@ async def _open_ending(context: StageContext, source: str) -> AsyncIterator[Endi
 
 async def _run(stage: Stage, settings: Settings) -> int:
     stop = stop_event()
+    await partitions_of(client_options(settings), [stage.topic, *stage.writes])
     app = build_app(
         group=stage.group,
         topic=stage.topic,
@@ -151,8 +162,8 @@ async def _run(stage: Stage, settings: Settings) -> int:
     )
     readiness = Readiness(
         checks={
-            "partitions_assigned": lambda: app.started and bool(app.consumer.assignment()),
-            "not_rebalancing": lambda: not app.rebalancing,
+            # A worker without partitions is ready too: it stands by where workers outnumber them.
+            "member_of_group": lambda: is_member(app),
             "not_stopping": lambda: not stop.is_set(),
         }
     )

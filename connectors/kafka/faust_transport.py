@@ -35,6 +35,7 @@ class SafeConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.ledger: OffsetLedger[TP] = OffsetLedger()
+        self.has_joined = False
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> "SafeConsumerThread":
@@ -64,6 +65,7 @@ class SafeConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.ledger.forget(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
+        self.has_joined = True
 
     async def verify_all_partitions_active(self) -> None:
         """Left out: Faust takes a call of some minutes for a hanging agent, and fills the log with it."""
@@ -138,3 +140,8 @@ class SafeTransport(driver.Transport):
     def __init__(self, app: AppT, client_options: Mapping[str, Any]) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.client_options = dict(client_options)
+
+
+def is_member(app: AppT) -> bool:
+    """Whether the application has joined its group, and no rebalance is under way."""
+    return app.started and not app.rebalancing and cast("SafeConsumer", app.consumer).has_joined
