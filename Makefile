@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 RUN := .venv/bin/
 SYNC_FLAGS := --frozen --inexact --quiet
 DEMO_EXTRAS := --extra stack --extra openai
-TEST_EXTRAS := --extra stack --extra openai --extra registry
+TEST_EXTRAS := --extra stack --extra registry --extra openai --extra anthropic --extra google
 
 .PHONY: help demo test lint types check unit integration bench up down schemas format clean
 
@@ -24,8 +24,10 @@ $(UV):
 
 .PHONY: install-demo install-test
 install-demo: $(UV)
+	@echo "Installing what is needed into .venv (once) ..."
 	@$(UV) sync $(SYNC_FLAGS) --no-dev $(DEMO_EXTRAS)
 install-test: $(UV)
+	@echo "Installing what is needed into .venv (once) ..."
 	@$(UV) sync $(SYNC_FLAGS) $(TEST_EXTRAS)
 
 demo: install-demo ## compare a dozen essays through a real Kafka, live in the browser (DEMO_ARGS="--keep")

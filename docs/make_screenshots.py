@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from tests.support.chromium import ARGUMENTS, find_chromium
 
 IMAGES = Path(__file__).parent / "images"
-VIEWPORT = {"width": 1400, "height": 660}
+VIEWPORT = ViewportSize(width=1400, height=660)
 PIXELS_PER_POINT = 1.25
 ENDED_BEFORE_THE_PICTURE = 12
 DEMO = ("demo", "--rate", "1.5", "--latency", "2500")

@@ -3,10 +3,8 @@
 import asyncio
 from uuid import uuid4
 
-from connectors.settings import Settings
-from schemas import LLMRequest
 from schemas.vocabulary import Kind
-from sluice.client import Client
+from sluice import Client, LLMRequest, Settings
 
 
 async def main() -> None:

@@ -1,8 +1,4 @@
-"""Sends one request. Knows nothing of Sluice but the committed Avro schema.
-
-pip install aiokafka fastavro
-python examples/python_producer.py a-1 "What is a sluice?"
-"""
+"""Sends one request: python_producer.py REQUEST_ID QUESTION. Knows nothing of Sluice but the committed Avro schema."""
 
 import asyncio
 import io

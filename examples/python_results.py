@@ -1,7 +1,4 @@
-"""Prints results, each once, until a given request has ended. Knows nothing of Sluice but the committed Avro schema.
-
-python examples/python_results.py a-1
-"""
+"""Prints results, each once, until one has come: python_results.py REQUEST_ID. Needs only the committed schema."""
 
 import asyncio
 import io

@@ -1,7 +1,9 @@
 """A Faust application for one stage: one topic, one consumer group, one agent that feeds a pool."""
 
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import faust
@@ -28,6 +30,8 @@ def build_app(
         broker="kafka://" + str(client_options["bootstrap_servers"]).replace(",", ";kafka://"),
         autodiscover=False,
         store="memory://",
+        # Faust makes this folder at every start, and the stages keep nothing in it.
+        datadir=Path(tempfile.gettempdir()) / "sluice-faust",
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,

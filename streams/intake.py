@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
+from uuid import uuid4
 
 import structlog
 
@@ -156,7 +157,9 @@ class Intake:
     async def _refuse(self, delivery: Delivery, refusal: _Refusal, trace: list[Header]) -> Admitted | None:
         """Ends a record here. `Admitted`: the same record was let in before, and has to go on."""
         who, problem = refusal.who, refusal.problem
-        admission: Admitted | Duplicate | None = None
+        if refusal.state is State.REJECTED:
+            # Before its end is settled: a crash in between repeats the dead letter, and never leaves it out.
+            await self._context.producer.send(self._dead_letter(delivery, who, problem))
         if who is not None:
             result = results.end_at_the_door(
                 who, refusal.state, problem, version=1, submitted_at=delivery.timestamp, now=self._context.now()
@@ -169,8 +172,6 @@ class Intake:
                 return admission
             if isinstance(admission, Duplicate):
                 _note_duplicate(who.request_id, admission)
-        if refusal.state is State.REJECTED:
-            await self._context.producer.send(self._dead_letter(delivery, who, problem))
         log.info(
             "request_refused",
             request_id=who.request_id if who else None,
@@ -183,11 +184,13 @@ class Intake:
 
     async def _end_admitted(self, delivery: Delivery, who: Identity, problem: Problem, trace: list[Header]) -> None:
         """Fails a request that was let in before a crash, and cannot go on (its provider was taken away since)."""
+        lease_ms = int(self._settings.worker.lease_seconds * 1000)
         while True:
+            token = uuid4().hex
             claim = await patiently(
                 "claim",
-                lambda: self._context.state.claim(
-                    who.request_id, owner=self._context.worker, lease_ms=int(self._settings.worker.lease_seconds * 1000)
+                lambda token=token: self._context.state.claim(
+                    who.request_id, owner=self._context.worker, lease_ms=lease_ms, token=token
                 ),
             )
             if isinstance(claim, Settled):
@@ -203,7 +206,6 @@ class Intake:
                     now=self._context.now(),
                 )
                 if await self._ending.settle(claim.lease, result, trace):
-                    await self._context.producer.send(self._dead_letter(delivery, who, problem))
                     return
             await asyncio.sleep(MAX_PAUSE_SECONDS)
 

@@ -6,7 +6,7 @@ The outcome is stored before it is published: a crash between the two publishes 
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -115,13 +115,15 @@ class Lane:
     async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease) -> bool:
         """True: the request has ended. False: the lease was lost on the way."""
         lease = claim.lease
-        earlier = [*task.history, *(self._lost_attempt(task, lost) for lost in claim.lost_calls)]
+        lost_calls = known_lost_calls(task, claim)
+        earlier = [*task.history, *(self._lost_attempt(task, lost) for lost in lost_calls)]
+        number = lease.attempt + claim.history_missing
         now = self._context.now()
         started = results.progress_event(
             task,
             State.PROCESSING,
             version=lease.version,
-            attempt=lease.attempt,
+            attempt=number,
             now=now,
             possibly_billed_calls=sum(attempt.possibly_billed for attempt in earlier),
         )
@@ -130,7 +132,7 @@ class Lane:
         try:
             verdict = self._verdict_without_call(task, claim, earlier, now)
             if verdict is None:
-                verdict = await self._call(task, lease.attempt, held, earlier)
+                verdict = await self._call(task, number, held, earlier)
             if verdict is None:
                 return await self._interrupted(held)
             result = results.end_on_a_lane(
@@ -154,10 +156,11 @@ class Lane:
         refused = denial(task.request, self._name, self._entry)
         if refused is not None:
             return _Verdict(state=State.FAILED, attempts=earlier, problem=refused)
-        if claim.newly_lost and task.request.duplicate_policy is DuplicatePolicy.FAIL:
+        in_doubt = claim.newly_lost or claim.history_missing
+        if in_doubt and task.request.duplicate_policy is DuplicatePolicy.FAIL:
             lost = problem(
                 category=FailureCategory.OUTCOME_LOST,
-                message="a worker died during the call, and duplicate_policy is fail",
+                message="the outcome of a call was lost, and duplicate_policy is fail",
                 remedy="look for the call at the provider before you send it again",
             )
             return _Verdict(state=State.FAILED, attempts=earlier, problem=lost)
@@ -280,6 +283,18 @@ class Lane:
             tenant_id=None,
         )
         await self._context.producer.send(letter)
+
+
+def known_lost_calls(task: LaneTask, claim: Claimed) -> list[LostCall]:
+    """The calls that left no outcome.
+
+    Where the store has lost the beginning of this life, nobody can tell whether there was a call: it counts as one,
+    as number 1, and those that the store does know are numbered after it.
+    """
+    if not claim.history_missing:
+        return list(claim.lost_calls)
+    unknown = LostCall(attempt=1, owner="unknown", started_ms=int(task.queued_at.timestamp() * 1000))
+    return [unknown, *(replace(lost, attempt=lost.attempt + 1) for lost in claim.lost_calls)]
 
 
 def _call_of(task: LaneTask, number: int) -> Call:

@@ -1,21 +1,34 @@
-"""Options of a provider of type `openai`. Needs no SDK, so that every process can check a providers.toml."""
+"""The options that all providers which speak OpenAI's chat completions share. Needs no SDK."""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from policy.catalogue import ModelPattern
 
 TokenLimitParameter = Literal["max_completion_tokens", "max_tokens"]
 
+StructuredOutput = Literal[
+    "json_schema", "full_json_schema", "structured_outputs", "guided_json", "json_object", "prompt", "none"
+]
+"""How a model is asked for JSON by a schema; `openai_schema.structured` says what each sends."""
 
-class OpenAIOptions(BaseModel):
+
+class ChatOptions(BaseModel):
     """Options of `[providers.<name>.options]`.
 
-    `token_limit_parameter`: the name under which the server takes a limit of output tokens. OpenAI's reasoning models
-    refuse `max_tokens`, some compatible servers know nothing else; absent, the name goes by the address.
+    `token_limit_parameter`: the name under which the server takes a limit of output tokens.
+    `structured_output`: what a model can do, by its name or the start of one and a `*`; the first that fits counts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    organization: str | None = None
-    project: str | None = None
     token_limit_parameter: TokenLimitParameter | None = None
+    structured_output: dict[ModelPattern, StructuredOutput] = Field(default_factory=dict)
+
+    def structured_output_of(self, model: str, *, default: StructuredOutput) -> StructuredOutput:
+        """How this model is asked for JSON by a schema."""
+        for pattern, means in self.structured_output.items():
+            if model.startswith(pattern[:-1]) if pattern.endswith("*") else model == pattern:
+                return means
+        return default

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
+from connectors.providers import openai
 from connectors.providers.errors import MissingExtraError, ProviderConfigurationError
-from connectors.providers.openai_options import OpenAIOptions
 from connectors.providers.simulated_options import SimulatedOptions
 
 if TYPE_CHECKING:
@@ -47,21 +47,9 @@ def _simulated(name: str, entry: ProviderEntry, _surroundings: Surroundings) -> 
     return SimulatedProvider(name, SimulatedOptions.model_validate(entry.options))
 
 
-def _openai(name: str, entry: ProviderEntry, surroundings: Surroundings) -> Provider:
-    from connectors.providers.openai import OpenAIProvider  # noqa: PLC0415 - see above
-
-    return OpenAIProvider(
-        name,
-        entry,
-        OpenAIOptions.model_validate(entry.options),
-        http_client=surroundings.http_client,
-        environ=surroundings.environ,
-    )
-
-
 PROVIDER_TYPES: dict[str, ProviderType] = {
     "simulated": ProviderType(options=SimulatedOptions, load=_simulated),
-    "openai": ProviderType(options=OpenAIOptions, load=_openai, extra="openai"),
+    "openai": ProviderType(options=openai.OpenAIOptions, load=openai.build, extra="openai"),
 }
 
 

@@ -2,32 +2,35 @@
 
 import asyncio
 import json
-import os
-import signal
+import shutil
 import webbrowser
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
+from uuid import uuid4
 
 import typer
 from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Table
 
-from connectors.logs import configure_logs
-from connectors.providers.catalogue_file import load_catalogue
-from connectors.settings import LogSettings, Settings
-from policy.catalogue import CatalogueError
+from connectors.settings import Settings
 from sluice import stack
-from sluice.commands.loading import misused
+from sluice.commands.endings import fail, kafka_problems, misused
+from sluice.commands.interrupts import Interrupts
+from sluice.commands.loading import catalogue_or_exit, configure_command_logs, settings_or_exit
 from sluice.demo.essays import read_essays
+from sluice.demo.plan import DemoProvider, Plan, PlanError, write_catalogue
 from sluice.demo.report import Report
-from sluice.demo.run import DemoProvider, Plan, run_demo
-from sluice.demo.system import PARTITIONS, PREFIX, demo_system, write_catalogue
+from sluice.demo.run import run_demo
+from sluice.demo.show import show
+from sluice.demo.system import DemoSystem, TopicsError, demo_system
 from sluice.role_process import RoleFailedError
 from sluice.stack import locations
+from sluice.stack.processes import tail
 
-DEFAULT_OPENAI_MODEL = "gpt-5.4-mini"
-PIECES_OF_AN_ANSWER = 60
-"""So many pieces a simulated comparison has: their pace makes up the latency that was asked for."""
+PARTITIONS = 3
+LOGS = "logs"
+CHECK_SECONDS = 0.5
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -51,7 +54,7 @@ def demo(
 
     Starts a local Kafka and Redis (as `sluice up` does), the intake, a lane and the bridge; sends one comparison for
     each pair; shows progress here and each request live on a page; and prints the ranking, how each request ended,
-    and what the pipeline itself took.
+    and what the pipeline itself took. Topics and processes are of this run alone, and gone afterwards.
 
     \b
     Examples:
@@ -65,112 +68,123 @@ def demo(
     Exit codes:
       0    every request completed
       1    some did not, or something could not start
+      2    called wrongly, or the settings are not valid
       130  interrupted
     """
-    quiet = Console(stderr=True, highlight=False, quiet=as_json)
     plan = Plan(
+        run=f"demo-{uuid4().hex[:8]}",
         essays=read_essays()[:essays],
         provider=provider,
         model=model,
+        latency_ms=latency,
+        concurrency=concurrency,
         rate=rate,
         timeout_seconds=timeout,
         keep=keep,
         open_page=open_page,
     )
-    configure_logs(LogSettings(level="error", format="console"), role="demo")
-    try:
-        # Container runtimes and `timeout` end with SIGTERM: it takes the same way as Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with stack.start(on_progress=lambda line: quiet.print(f"[dim]{line}[/]")) as running:
-            report = _run_on(running, plan, _provider_lines(plan, latency, concurrency), quiet, as_json=as_json)
-    except (stack.StackError, RoleFailedError) as error:
-        Console(stderr=True, highlight=False).print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        quiet.print("Interrupted; everything that was started is stopped.")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    good = report.completed == report.requests and not report.duplicate_terminal_events
-    raise typer.Exit(0 if good else EXIT_FAILED)
+    base = settings_or_exit()
+    configure_command_logs(base, command="demo")
+    provider_settings = _checked(plan)
+    notes = Console(stderr=True, highlight=False)
+    folder = locations.state_dir() / "demo" / plan.run
+    with Interrupts(on_interrupt=lambda: notes.print("\nStopping ...")) as interrupts:
+        try:
+            with stack.start(on_progress=lambda line: notes.print(line, style="dim", markup=False)) as running:
+                settings = _settings(base, plan, running, folder, provider_settings)
+                with kafka_problems(settings, code=EXIT_FAILED):
+                    report = interrupts.run(_run(settings, plan, running, folder, notes, as_json=as_json))
+        except (stack.StackError, TopicsError, RoleFailedError, _StackAwayError, OSError) as error:
+            fail(str(error), EXIT_FAILED)
+        except KeyboardInterrupt:
+            shutil.rmtree(folder, ignore_errors=True)
+            fail("Interrupted; everything that was started is stopped.", EXIT_INTERRUPTED)
+    if not report.is_good:
+        fail(f"The logs are in {folder / LOGS}.", EXIT_FAILED)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_on(
-    running: stack.RunningStack, plan: Plan, lines: dict[str, object], console: Console, *, as_json: bool
-) -> Report:
-    folder = locations.state_dir() / "demo"
-    providers_file = folder / "providers.toml"
-    write_catalogue(providers_file, plan.provider, lines)
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    settings = Settings(
-        kafka_bootstrap=running.kafka_bootstrap,
-        redis_url=SecretStr(running.redis_url),
-        topic_prefix=PREFIX,
-        topic_partitions=PARTITIONS,
-        providers_file=providers_file,
-    )
+class _StackAwayError(Exception):
+    """Kafka or Redis has ended in the middle of a run."""
+
+
+def _checked(plan: Plan) -> dict[str, object]:
     try:
-        catalogue = load_catalogue(providers_file)
-    except CatalogueError as error:
+        return plan.settings_of_provider()
+    except PlanError as error:
         misused(str(error))
 
-    async def whole() -> Report:
-        async with demo_system(settings, catalogue, provider=plan.provider, log_folder=folder / "logs") as system:
-            _announce(system.page_url, console, open_page=plan.open_page)
-            report = await run_demo(settings, plan, console)
-            if as_json:
-                typer.echo(json.dumps(report.as_json()))
-            else:
-                _show(report)
-            if plan.keep:
-                console.print(f"Everything stays up until Ctrl-C. The page: [link]{system.page_url}[/]")
-                await asyncio.Event().wait()
-            return report
 
-    return asyncio.run(whole())
-
-
-def _provider_lines(plan: Plan, latency_ms: float, concurrency: int) -> dict[str, object]:
-    """The demo's `providers.toml`, as dotted names and values."""
-    if plan.provider is DemoProvider.SIMULATED:
-        return {
-            "type": "simulated",
-            "models": ["reading-ease-1"],
-            "local": True,
-            "concurrency": concurrency,
-            "options.first_token_ms": latency_ms / 3,
-            "options.tokens_per_second": PIECES_OF_AN_ANSWER / max(latency_ms / 1000, 0.001),
-        }
-    base_url = os.environ.get("OPENAI_BASE_URL")
-    if not base_url and not os.environ.get("OPENAI_API_KEY"):
-        misused("--provider openai needs OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own")
-    return {
-        "type": "openai",
-        "models": [plan.model or DEFAULT_OPENAI_MODEL],
-        "base_url": base_url or "https://api.openai.com/v1",
-        "concurrency": concurrency,
-        **({"api_key_env": "OPENAI_API_KEY"} if os.environ.get("OPENAI_API_KEY") else {}),
+def _settings(
+    base: Settings, plan: Plan, running: stack.RunningStack, folder: Path, provider_settings: dict[str, object]
+) -> Settings:
+    """Those in force, with what is this run's own."""
+    (folder / LOGS).mkdir(parents=True)
+    providers_file = folder / "providers.toml"
+    write_catalogue(providers_file, plan.provider, provider_settings)
+    own = {
+        "kafka_bootstrap": running.kafka_bootstrap,
+        "redis_url": SecretStr(running.redis_url),
+        "topic_prefix": plan.topic_prefix,
+        "topic_partitions": PARTITIONS,
+        "providers_file": providers_file,
     }
+    return base.model_copy(update=own)
 
 
-def _announce(page_url: str, console: Console, *, open_page: bool) -> None:
-    console.print(f"\nWatch it live: [bold link={page_url}]{page_url}[/]\n")
-    if open_page:
-        webbrowser.open(page_url)
+async def _run(
+    settings: Settings, plan: Plan, running: stack.RunningStack, folder: Path, notes: Console, *, as_json: bool
+) -> Report:
+    catalogue = catalogue_or_exit(settings)
+    async with demo_system(settings, catalogue, provider=plan.provider, log_folder=folder / LOGS) as system:
+        _announce(system.page_url, notes, open_page=plan.open_page)
+
+        def check() -> None:
+            system.check()
+            _check_stack(running)
+
+        report = await run_demo(settings, plan, notes, check=check)
+        if as_json:
+            typer.echo(json.dumps(report.as_json()))
+        else:
+            show(report, Console(highlight=False))
+        if plan.keep:
+            _tell_how_to_go_on(settings, system, notes)
+            await _until_interrupted(check)
+        return report
 
 
-def _show(report: Report) -> None:
-    console = Console(highlight=False)
-    table = Table(title="The essays, by wins", title_justify="left")
-    for name, justify in (("", "right"), ("essay", "left"), ("author", "left"), ("title", "left"), ("wins", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for place, standing in enumerate(report.standings, start=1):
-        essay = standing.essay
-        table.add_row(str(place), essay.label, essay.author, essay.title, f"{standing.wins} of {standing.comparisons}")
-    console.print(table)
-    states = ", ".join(f"{count} {state}" for state, count in sorted(report.states().items()))
-    overhead = report.overhead_ms()
-    console.print(f"{report.completed} of {report.requests} completed ({states or 'none ended'}); {report.lost} lost;")
-    console.print(f"{report.duplicate_terminal_events} second terminal events.")
-    console.print(
-        f"The pipeline's own share of the time: p50 {overhead['p50']} ms, p95 {overhead['p95']} ms "
-        "(submitted until settled, less the provider's time)."
+async def _until_interrupted(check: Callable[[], None]) -> None:
+    """With --keep Ctrl-C is the way to end, and not a failure."""
+    task = asyncio.current_task()
+    try:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            check()
+    except asyncio.CancelledError:
+        if task is not None:
+            task.uncancel()
+
+
+def _check_stack(running: stack.RunningStack) -> None:
+    for service in running.away():
+        log_path = service.log_path()
+        end_of_log = f" The end of {log_path}:\n{tail(log_path)}" if log_path else ""
+        raise _StackAwayError(f"{service.name.label} {service.condition()}.{end_of_log}")
+
+
+def _announce(page_url: str, notes: Console, *, open_page: bool) -> None:
+    notes.print(f"\nWatch it live: [bold link={page_url}]{page_url}[/]\n")
+    if open_page and not webbrowser.open(page_url):
+        notes.print("No browser could be opened here: open the page yourself.")
+
+
+def _tell_how_to_go_on(settings: Settings, system: DemoSystem, notes: Console) -> None:
+    notes.print(f"\nEverything stays up until Ctrl-C: [bold link={system.page_url}]{system.page_url}[/]")
+    notes.print("Send more from another terminal:\n")
+    notes.print(
+        f"  export KAFKA_BOOTSTRAP={settings.kafka_bootstrap} SLUICE_TOPIC_PREFIX={settings.topic_prefix}",
+        soft_wrap=True,
+        markup=False,
     )
+    notes.print('  sluice send "Say hello" --wait')

@@ -6,10 +6,12 @@ A check is a function from `Surroundings` to one `Finding`; `CHECKS` is the list
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from connectors.providers.catalogue_file import load_catalogue
+from connectors.providers.registry import PROVIDER_TYPES
+from connectors.settings import Settings
+from policy.catalogue import CatalogueError
 from sluice import stack
 from sluice.stack import locations, machine
 from sluice.stack.external import without_password
@@ -183,6 +189,38 @@ def check_keys(around: Surroundings) -> Finding:
     return Finding(name="API keys", status=Status.WARN, found="none", todo=todo)
 
 
+def check_providers(around: Surroundings) -> Finding:
+    """The settings, and for each provider of `providers_file` what its lane needs: a package, a key."""
+    try:
+        catalogue = load_catalogue(Settings().providers_file)
+    except (CatalogueError, OSError) as error:
+        return Finding(name="Providers", status=Status.WARN, found=str(error), todo="Correct it: see `sluice config`.")
+    except ValueError:
+        invalid = "the settings are not valid"
+        return Finding(name="Providers", status=Status.FAIL, found=invalid, todo="Run `sluice config`: it names each.")
+    found: list[str] = []
+    todos: list[str] = []
+    for name, entry in catalogue.providers.items():
+        extra = PROVIDER_TYPES[entry.type].extra
+        if extra is not None and not _is_installed(extra):
+            found.append(f"{name} lacks its package")
+            todos.append(f"`pip install 'sluice[{extra}]'`")
+        elif entry.api_key_env is not None and not around.environ.get(entry.api_key_env):
+            found.append(f"{name} lacks {entry.api_key_env}")
+            todos.append(f"`export {entry.api_key_env}=...`")
+        else:
+            found.append(f"{name} is ready")
+    todo = f"Where its lane runs: {', '.join(todos)}." if todos else ""
+    return Finding(name="Providers", status=Status.WARN if todos else Status.OK, found="; ".join(found), todo=todo)
+
+
+def _is_installed(extra: str) -> bool:
+    """Whether the packages are there that this extra of ours names."""
+    lines = (line.partition(";") for line in metadata.requires(locations.APPLICATION) or ())
+    names = [re.split(r"[^\w.-]", wanted)[0] for wanted, _, marker in lines if f'"{extra}"' in marker.replace("'", '"')]
+    return all(any(metadata.distributions(name=name)) for name in names)
+
+
 CHECKS: tuple[Check, ...] = (
     check_python,
     check_java,
@@ -192,6 +230,7 @@ CHECKS: tuple[Check, ...] = (
     check_redis,
     check_browser,
     check_keys,
+    check_providers,
 )
 
 

@@ -43,8 +43,26 @@ class Report:
     def failed(self) -> int:
         return len(self.results) - self.completed
 
+    @property
+    def is_good(self) -> bool:
+        """Every request completed, once."""
+        return self.completed == self.requests and not self.duplicate_terminal_events
+
+    @property
+    def requests_per_second(self) -> float:
+        return round(len(self.results) / self.seconds, 1)
+
     def states(self) -> Counter[State]:
         return Counter(result.status for result in self.results.values())
+
+    def problems(self) -> list[tuple[str, int, str]]:
+        """Why requests did not complete: category, how many of it, and one message of them. Most first."""
+        messages: dict[str, list[str]] = {}
+        for result in self.results.values():
+            if result.problem is not None:
+                messages.setdefault(result.problem.category, []).append(result.problem.message)
+        found = [(category, len(texts), texts[0]) for category, texts in messages.items()]
+        return sorted(found, key=lambda problem: -problem[1])
 
     def overhead_ms(self) -> dict[str, float | None]:
         """Total minus the provider's time, in milliseconds."""
@@ -60,9 +78,23 @@ class Report:
             "duplicate_terminal_events": self.duplicate_terminal_events,
             "states": dict(self.states()),
             "overhead_ms": self.overhead_ms(),
-            "requests_per_second": round(len(self.results) / self.seconds, 1) if self.seconds else None,
+            "requests_per_second": self.requests_per_second,
             "seconds": round(self.seconds, 3),
             "possibly_billed_calls": sum(result.possibly_billed_calls for result in self.results.values()),
+            "problems": [
+                {"category": category, "requests": count, "message": message}
+                for category, count, message in self.problems()
+            ],
+            "ranking": [
+                {
+                    "essay": standing.essay.label,
+                    "author": standing.essay.author,
+                    "title": standing.essay.title,
+                    "wins": standing.wins,
+                    "comparisons": standing.comparisons,
+                }
+                for standing in self.standings
+            ],
         }
 
 

@@ -1,20 +1,31 @@
-"""A whole small system for the demo: intake, one lane and the bridge as child processes, on given addresses."""
+"""A whole small system for the demo: topics, intake, one lane and the bridge as child processes."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from connectors.kafka.topics_admin import create_topics
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from connectors.kafka.client import client_options
+from connectors.kafka.topics_admin import TopicStatus, create_topics
 from connectors.settings import Settings
 from policy.catalogue import Catalogue
 from sluice.role_process import RoleProcess
 from sluice.stack import ports
 
-PREFIX = "demo."
-PARTITIONS = 3
+log = structlog.get_logger(__name__)
+
+DRAIN_SECONDS = 2
+"""For calls in flight when the demo is interrupted: nobody waits for their answers."""
+DELETE_SECONDS = 5
+
+
+class TopicsError(Exception):
+    """The demo's topics could not be created. The message names them, and the broker's reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,17 +35,20 @@ class DemoSystem:
     page_url: str
     roles: tuple[RoleProcess, ...]
 
+    def check(self) -> None:
+        """Raises `RoleFailedError` where a role has ended."""
+        for role in self.roles:
+            role.check()
+
 
 @asynccontextmanager
 async def demo_system(
-    settings: Settings,
-    catalogue: Catalogue,
-    *,
-    provider: str,
-    log_folder: Path,
+    settings: Settings, catalogue: Catalogue, *, provider: str, log_folder: Path
 ) -> AsyncIterator[DemoSystem]:
-    """Creates the topics, starts the roles, waits until they are ready, and stops them in the end."""
-    await create_topics(settings, settings.topics.specs(list(catalogue.providers)))
+    """Creates the topics and starts the roles; yields once they are ready. In the end nothing of it is left.
+
+    Raises `TopicsError` and `RoleFailedError`.
+    """
     (page_port,) = ports.choose(1)
     environment = {
         "KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
@@ -42,31 +56,42 @@ async def demo_system(
         "SLUICE_TOPIC_PREFIX": settings.topic_prefix,
         "SLUICE_TOPIC_PARTITIONS": str(settings.topic_partitions),
         "SLUICE_PROVIDERS_FILE": str(settings.providers_file),
+        "SLUICE_WORKER__DRAIN_SECONDS": str(DRAIN_SECONDS),
         "SLUICE_BRIDGE__PORT": str(page_port),
         "SLUICE_BRIDGE__ALLOW_ALL": "true",
     }
-    roles = [
-        RoleProcess(*arguments, environment=environment, log_path=log_folder / f"{'-'.join(arguments)}.log")
-        for arguments in (("intake",), ("lane", provider), ("bridge",))
-    ]
-    try:
+    async with AsyncExitStack() as context:
+        await _create_topics(settings, catalogue, context)
+        roles: list[RoleProcess] = []
+        context.push_async_callback(_stop, roles)
+        for arguments in (("intake",), ("lane", provider), ("bridge",)):
+            log_path = log_folder / f"{'-'.join(arguments)}.log"
+            roles.append(RoleProcess(*arguments, environment=environment, log_path=log_path))
         await asyncio.gather(*(role.ready() for role in roles))
-        yield DemoSystem(
-            page_url=f"http://127.0.0.1:{page_port}/",
-            roles=tuple(roles),
-        )
+        yield DemoSystem(page_url=f"http://127.0.0.1:{page_port}/", roles=tuple(roles))
+
+
+async def _stop(roles: Sequence[RoleProcess]) -> None:
+    await asyncio.gather(*(role.stop() for role in roles))
+
+
+async def _create_topics(settings: Settings, catalogue: Catalogue, context: AsyncExitStack) -> None:
+    specs = settings.topics.specs(list(catalogue.providers))
+    outcomes = await create_topics(settings, specs)
+    context.push_async_callback(_delete, settings, [o.name for o in outcomes if o.status is TopicStatus.CREATED])
+    problems = [f"{o.name}: {o.problem}" for o in outcomes if o.status is TopicStatus.FAILED]
+    if problems:
+        raise TopicsError("The demo's topics could not be created. " + "; ".join(problems))
+
+
+async def _delete(settings: Settings, names: list[str]) -> None:
+    """They are of this run alone. Where they cannot be deleted, their retention ends them."""
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        async with asyncio.timeout(DELETE_SECONDS):
+            await admin.start()
+            await admin.delete_topics(names)
+    except (KafkaError, OSError, TimeoutError) as error:
+        log.warning("demo_topics_left", topics=names, error=repr(error))
     finally:
-        await asyncio.gather(*(role.stop() for role in roles))
-
-
-def write_catalogue(path: Path, provider: str, lines: Mapping[str, object]) -> None:
-    """A `providers.toml` with one provider. Values are written as JSON, which TOML reads alike for these types."""
-    tables: dict[str, list[str]] = {"": []}
-    for name, value in lines.items():
-        table, _, key = name.rpartition(".")
-        tables.setdefault(table, []).append(f"{key} = {json.dumps(value)}")
-    text = ""
-    for table, entries in tables.items():
-        text += f"[providers.{provider}{'.' + table if table else ''}]\n" + "\n".join(entries) + "\n\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+        await admin.close()

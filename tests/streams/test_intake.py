@@ -80,6 +80,7 @@ async def test_an_invalid_second_record_does_not_end_the_first_one() -> None:
         (b"{broken", FailureCategory.UNDECODABLE, "(record)"),
         (b"\xc3\x01garbage-and-more", FailureCategory.UNDECODABLE, "(record)"),
         (b"", FailureCategory.UNDECODABLE, "(record)"),
+        (b" \n not a record \t ", FailureCategory.UNDECODABLE, "(record)"),
         (SingleObjectCodec().encode(request(model="gpt-x")), FailureCategory.NO_ROUTE, "model"),
         (SingleObjectCodec().encode(request(provider="nobody")), FailureCategory.NO_ROUTE, "provider"),
         (SingleObjectCodec().encode(request(result_topic="secrets")), FailureCategory.DENIED, "result_topic"),

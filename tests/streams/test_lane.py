@@ -92,6 +92,37 @@ async def test_after_a_lost_call_the_policy_fail_ends_the_request_without_a_seco
     assert world.calls["r-1"] == 0
 
 
+async def test_without_a_lost_call_the_policy_fail_changes_nothing() -> None:
+    world = World()
+    await run(world, request(duplicate_policy=DuplicatePolicy.FAIL))
+    (result,) = world.results().values()
+    assert result.status is State.COMPLETED
+
+
+async def test_when_the_store_has_forgotten_a_request_a_call_before_is_assumed_and_flagged() -> None:
+    """Redis came back empty: nobody can tell whether the provider was called, so it counts as possibly billed."""
+    world = World()
+    await world.intake(world.request_delivery(request()))
+    world.forget()
+    await world.lane_all()
+    (result,) = world.results().values()
+    assert (result.status, result.possibly_billed_calls) == (State.COMPLETED, 1)
+    assert [attempt.attempt for attempt in world.attempts().values()] == [1, 2]
+
+
+async def test_a_constraint_that_forbids_the_provider_is_checked_again_before_the_call() -> None:
+    """The provider was local when the request was routed, and is not any more."""
+    world = World()
+    await world.intake(world.request_delivery(request(constraints={"sensitivity": "critical"})))
+    entry = world.catalogue.providers["simulated"].model_copy(update={"local": False})
+    world.catalogue = world.catalogue.model_copy(update={"providers": {"simulated": entry}})
+    await world.lane_all()
+    (result,) = world.results().values()
+    assert result.problem is not None
+    assert result.problem.category is FailureCategory.DENIED
+    assert world.calls["r-1"] == 0
+
+
 async def test_an_answer_too_large_for_any_topic_is_a_failure_that_says_so() -> None:
     world = World(outcome=Answered(text="x" * 5_000_000, finish_reason="stop", model="m"))
     await run(world, request())

@@ -126,6 +126,10 @@ class World:
     clock: datetime = START
 
     def __post_init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """The shared state comes back empty."""
         self.state = MemoryStateStore(lambda: int(self.clock.timestamp() * 1000))
 
     def pass_time(self, seconds: float) -> None:

@@ -29,7 +29,6 @@ end
 -- A request that the store has lost meanwhile is ended too: an outcome that was paid for is never dropped.
 redis.call('HSET', request, 'state', end_state, 'version', (version or lease_version) + 1, 'fence', fence,
   'outcome', outcome)
-redis.call('HDEL', request, 'attempt', 'size', 'deadline', 'owner', 'token', 'started', 'until', 'lost')
 redis.call('PEXPIRE', request, retention_ms)
 -- To be in the set is to be counted, so nothing can be taken out of the count twice.
 if size_bytes and redis.call('ZREM', deadlines, size_bytes .. ':' .. request_id) == 1 then
