@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # An environment of the caller's own must not be taken for the project's.
 unexport VIRTUAL_ENV
+# Behind a proxy of a company its authority is in the system's store, and not among those that uv brings.
+export UV_SYSTEM_CERTS ?= 1
 
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 RUN := .venv/bin/

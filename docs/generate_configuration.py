@@ -4,9 +4,10 @@
     .venv/bin/python -m docs.generate_configuration --check    write nothing; exit 1 where it differs
 
 A setting's meaning is the description of its field; where the field has none, it stands here in MEANINGS. A setting
-without a meaning, and a meaning without a setting, are errors.
+without a meaning, and a meaning without a setting, are errors. Options of providers are explained by their own models.
 """
 
+import inspect
 import sys
 import types
 from collections.abc import Iterator
@@ -88,13 +89,6 @@ MEANINGS = {
     "providers.<name>.timeouts.connect_seconds": "until connected",
     "providers.<name>.timeouts.first_token_seconds": "until the first piece, with streaming",
     "providers.<name>.timeouts.total_seconds": "of one call; a request's deadline shortens it",
-    "providers.<simulated>.options.seed": "another seed, other waits and failures",
-    "providers.<simulated>.options.failure": "the category of those failures",
-    "providers.<openai>.options.organization": "sent with each call",
-    "providers.<openai>.options.project": "sent with each call",
-    "providers.<openai>.options.token_limit_parameter": (
-        "name under which the server takes a limit of output tokens; absent: by the address"
-    ),
 }
 
 INTRODUCTION = """\
@@ -163,18 +157,25 @@ def document() -> str:
         "[defaults]": table(Defaults, "defaults."),
         "[providers.NAME]": table(ProviderEntry, "providers.<name>."),
         "[providers.NAME.timeouts]": table(Timeouts, "providers.<name>.timeouts."),
-        **{
-            f"[providers.NAME.options] of type {name}": table(kind.options, f"providers.<{name}>.options.")
-            for name, kind in sorted(PROVIDER_TYPES.items())
-        },
     }
     if left_over := MEANINGS.keys() - used:
         raise LookupError(f"MEANINGS describes what is no setting, or is described there: {sorted(left_over)}")
     parts = [INTRODUCTION]
     parts += [f"## {name}\n\n{_table(rows)}" for name, rows in settings.items()]
     parts.append(PROVIDERS)
-    parts += [f"## {name}\n\n{_table(rows)}" for name, rows in providers.items() if rows]
+    parts += [f"## {name}\n\n{_table(rows)}" for name, rows in providers.items()]
+    parts += [_options(name, kind.options) for name, kind in sorted(PROVIDER_TYPES.items())]
     return "\n".join(parts)
+
+
+def _options(type_name: str, model: type[BaseModel]) -> str:
+    rows = [
+        Row(name=name, variable=None, default=_default(field), meaning=_joined(field.description, _allowed(field)))
+        for name, field in model.model_fields.items()
+    ]
+    family = [kind for kind in reversed(model.__mro__) if issubclass(kind, BaseModel) and kind is not BaseModel]
+    explained = "\n\n".join(inspect.cleandoc(kind.__doc__) for kind in family if kind.__doc__)
+    return f"## [providers.NAME.options] of type {type_name}\n\n{explained}\n\n{_table(rows)}"
 
 
 def _sections(rows: list[Row]) -> dict[str, list[Row]]:
@@ -205,8 +206,12 @@ def _rows(model: type[BaseModel], prefix: str, used: set[str], *, known_in_envir
             name=path if known_in_environment else name,
             variable=_variable(path, field) if known_in_environment else None,
             default=_default(field),
-            meaning="; ".join(part for part in (meaning, _allowed(field)) if part),
+            meaning=_joined(meaning, _allowed(field)),
         )
+
+
+def _joined(*parts: str | None) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _variable(path: str, field: FieldInfo) -> str:

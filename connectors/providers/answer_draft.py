@@ -50,9 +50,7 @@ CUT_AT_THE_LIMIT = BadEnd(
     retryable=False,
     remedy="raise parameters.max_tokens (reasoning counts towards it), or ask for less",
 )
-FILTERED = BadEnd(
-    category=FailureCategory.CONTENT_FILTER, message="the provider's content filter cut the answer off"
-)
+FILTERED = BadEnd(category=FailureCategory.CONTENT_FILTER, message="the provider's content filter cut the answer off")
 REFUSED = BadEnd(category=FailureCategory.REFUSAL, message="the model refused to answer")
 CONTEXT_FULL = BadEnd(
     category=FailureCategory.CONTEXT_LENGTH,

@@ -1,153 +1,60 @@
-"""Anthropic's Messages API, and every server that speaks it, by the official SDK.
+"""Anthropic, by its own SDK; with a `base_url`, any server that speaks its Messages API."""
 
-The SDK's own retries are off (it would sleep up to 49 days on a Retry-After): a retry is the pipeline's, with its
-attempt number, its record and its price. So are its spans, which could carry text; the pipeline has its own.
-"""
+from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-import httpx2
-from anthropic import AnthropicError, AsyncAnthropic
-from pydantic import SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from connectors.providers.anthropic_answers import AnthropicAnswer
-from connectors.providers.anthropic_errors import EXCEPTIONS, failed
-from connectors.providers.anthropic_options import AnthropicOptions
-from connectors.providers.anthropic_schema import structured
-from connectors.providers.answer_draft import AnswerDraft
 from connectors.providers.api_key import api_key
-from connectors.providers.base import Call, CallEvent, Text
 from connectors.providers.errors import ProviderConfigurationError
-from connectors.providers.http_client import new_http_client
-from connectors.providers.http_failures import CallFacts
-from connectors.providers.sdk_timeouts import sdk_timeout
-from policy.catalogue import ProviderEntry
-from schemas.vocabulary import Role
+
+if TYPE_CHECKING:
+    from connectors.providers.base import Provider
+    from connectors.providers.registry import Surroundings
+    from policy.catalogue import ProviderEntry
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 DEFAULT_KEY_VARIABLE = "ANTHROPIC_API_KEY"
 NO_KEY = SecretStr("no-key-needed")
 """For servers that ask for none: without any key the SDK looks for one in the environment and in files."""
 
-_REQUEST_ID_HEADER = "request-id"
+StructuredOutput = Literal["output_config", "tool"]
 
 
-class AnthropicProvider:
-    """One address that speaks the Messages API. Safe for many calls at once.
+class AnthropicOptions(BaseModel):
+    """Options of `[providers.<name>.options]`.
 
-    A client that is passed in is shared, and stays open when this is closed.
+    `default_max_tokens`: the limit of output tokens for requests that set none; Anthropic's API insists on one.
+    `structured_output`: how an answer by a JSON schema is asked for. `output_config` is the native way; `tool` forces
+    a call of a tool with that schema, for models and gateways that do not know the former.
     """
 
-    def __init__(
-        self,
-        name: str,
-        entry: ProviderEntry,
-        options: AnthropicOptions,
-        *,
-        http_client: httpx2.AsyncClient | None = None,
-        environ: Mapping[str, str] = os.environ,
-    ) -> None:
-        base_url = entry.base_url or DEFAULT_BASE_URL
-        if base_url.rstrip("/").endswith("/v1"):
-            raise ProviderConfigurationError(name, f"base_url {base_url}: without /v1, which the SDK adds")
-        variable = entry.api_key_env or (DEFAULT_KEY_VARIABLE if _is_anthropic(base_url) else None)
-        self.name = name
-        self._options = options
-        self._timeouts = entry.timeouts
-        self._key = api_key(name, variable, environ) if variable else NO_KEY
-        self._own_client = new_http_client() if http_client is None else None
-        try:
-            self._sdk = AsyncAnthropic(
-                api_key=self._key.get_secret_value(),
-                base_url=base_url,
-                max_retries=0,
-                open_telemetry={"traces": False, "propagation": False},
-                http_client=http_client or self._own_client,
-            )
-        except (AnthropicError, httpx2.InvalidURL) as error:
-            raise ProviderConfigurationError(name, f"base_url {base_url}: {error}") from error
-        # The SDK reads ANTHROPIC_CUSTOM_HEADERS, which may hold another key, and has no switch for it.
-        self._sdk._custom_headers = {}  # noqa: SLF001
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    def open(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[CallEvent]]:
-        return aclosing(self._events(call))
-
-    async def close(self) -> None:
-        if self._own_client is not None:
-            await self._own_client.aclose()
-
-    async def _events(self, call: Call) -> AsyncGenerator[CallEvent, None]:
-        parameters = self._parameters(call)
-        draft = AnswerDraft(asked_model=call.model, streamed=call.stream, request_id_header=_REQUEST_ID_HEADER)
-        answer = AnthropicAnswer(draft, by_tool="tools" in parameters)
-        try:
-            if call.stream:
-                async with aclosing(self._streamed(parameters, answer)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-            else:
-                await self._whole(parameters, answer)
-        except (AnthropicError, *EXCEPTIONS) as error:
-            if draft.end is None:
-                yield failed(error, self._facts(call, draft))
-                return
-            # What goes wrong after the end (a reset instead of a goodbye) takes nothing away from the answer.
-        yield answer.outcome()
-
-    async def _streamed(self, parameters: dict[str, Any], answer: AnthropicAnswer) -> AsyncGenerator[Text, None]:
-        timeout = sdk_timeout(self._timeouts, streamed=True)
-        stream = await self._sdk.messages.create(**parameters, stream=True, timeout=timeout)
-        async with stream:
-            answer.draft.begin(stream.response.headers, now=datetime.now(UTC))
-            async for event in stream:
-                text = answer.add_event(event)
-                if text:
-                    yield Text(text)
-
-    async def _whole(self, parameters: dict[str, Any], answer: AnthropicAnswer) -> None:
-        timeout = sdk_timeout(self._timeouts, streamed=False)
-        response = await self._sdk.messages.with_raw_response.create(**parameters, timeout=timeout)
-        answer.draft.begin(response.headers, now=datetime.now(UTC))
-        answer.add_message(await response.parse())
-
-    def _parameters(self, call: Call) -> dict[str, Any]:
-        """The body of the request. What the caller left open is not sent. There is no `seed` in this API."""
-        given = call.parameters
-        body: dict[str, Any] = {
-            "model": call.model,
-            "max_tokens": given.max_tokens or self._options.default_max_tokens,
-            "messages": [
-                {"role": message.role.value, "content": message.content}
-                for message in call.messages
-                if message.role is not Role.SYSTEM
-            ],
-        }
-        system = [{"type": "text", "text": message.content} for message in call.messages if message.role is Role.SYSTEM]
-        if system:
-            body["system"] = system
-        if given.stop:
-            body["stop_sequences"] = given.stop
-        # The SDK has no arguments for these any more; models that know them take them from the body.
-        sampling = {"temperature": given.temperature, "top_p": given.top_p}
-        body["extra_body"] = {name: value for name, value in sampling.items() if value is not None}
-        if call.response_schema is not None:
-            body |= structured(call.response_schema_name, call.response_schema, self._options.structured_output)
-        return body
-
-    def _facts(self, call: Call, draft: AnswerDraft) -> CallFacts:
-        return CallFacts(
-            draft=draft,
-            now=datetime.now(UTC),
-            texts=tuple(message.content for message in call.messages),
-            secret=self._key.get_secret_value(),
-        )
+    default_max_tokens: int = Field(default=4096, ge=1)
+    structured_output: StructuredOutput = "output_config"
 
 
-def _is_anthropic(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
+def build(name: str, entry: ProviderEntry, around: Surroundings) -> Provider:
+    """A provider of type `anthropic`."""
+    from connectors.providers.anthropic_messages import Messages  # noqa: PLC0415 - only where this lane runs
+
+    options = AnthropicOptions.model_validate(entry.options)
+    base_url = entry.base_url or DEFAULT_BASE_URL
+    if base_url.rstrip("/").endswith("/v1"):
+        raise ProviderConfigurationError(name, f"base_url {base_url}: without /v1, which the SDK adds")
+    variable = key_variable(entry)
+    key = api_key(name, variable, around.environ) if variable else NO_KEY
+    return Messages(name, entry, base_url=base_url, options=options, key=key, http_client=around.http_client)
+
+
+def key_variable(entry: ProviderEntry) -> str | None:
+    """Where the key is. ANTHROPIC_API_KEY is only ever sent elsewhere if the entry names it."""
+    return entry.api_key_env or (DEFAULT_KEY_VARIABLE if _is_anthropic(entry) else None)
+
+
+def _is_anthropic(entry: ProviderEntry) -> bool:
+    host = urlsplit(entry.base_url or DEFAULT_BASE_URL).hostname or ""
     return host == "anthropic.com" or host.endswith(".anthropic.com")

@@ -4,6 +4,7 @@ Read from the strongest sign to the weakest: the error's code, a phrase in its m
 error event amid a stream comes as an `APIStatusError` with status 200.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -85,8 +86,7 @@ def _said(body: object) -> Said:
 
 
 def _with_type(said: Said, body: object) -> Said:
-    category = said.category or BY_TYPE.get(_words(_part(body, "error"), "type"))
-    return Said(category=category, code=said.code, message=said.message)
+    return replace(said, category=said.category or BY_TYPE.get(_words(_part(body, "error"), "type")))
 
 
 def _part(thing: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from anthropic import transform_schema
 
-from connectors.providers.anthropic_options import StructuredOutput
+from connectors.providers.anthropic import StructuredOutput
 
 _MAX_NAME_CHARACTERS = 64
 

@@ -41,7 +41,7 @@ BAD_ENDS: dict[str, BadEnd] = {
     ),
     _BLOCKED: PROMPT_BLOCKED,
 }
-"""By `finishReason`. What is neither here nor `STOP` (OTHER, MALFORMED_RESPONSE ...) is no answer, and worth a retry."""
+"""By `finishReason`. What is neither here nor good (OTHER, MALFORMED_RESPONSE ...) is no answer, and worth a retry."""
 
 GOOD_ENDS = frozenset({"STOP"})
 

@@ -6,6 +6,7 @@ they are.
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -79,10 +80,7 @@ def _amid_answer(body: object, facts: CallFacts) -> Failed:
     said = _said(body)
     error = _error(body)
     status = error.get("code")
-    category = said.category or BY_WORD.get(_words(error, "status"))
-    said = Said(
-        category=category, code=said.code, message=said.message, retry_after_seconds=said.retry_after_seconds
-    )
+    said = replace(said, category=said.category or BY_WORD.get(_words(error, "status")))
     return http_failures.amid_answer(said, facts, status=status if isinstance(status, int) else None)
 
 

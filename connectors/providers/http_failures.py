@@ -88,7 +88,9 @@ class Said:
     retry_after_seconds: float | None = None
 
 
-def by_status(status: int, said: Said, headers: Mapping[str, str], facts: CallFacts, *, request_id: str | None) -> Failed:
+def by_status(
+    status: int, said: Said, headers: Mapping[str, str], facts: CallFacts, *, request_id: str | None
+) -> Failed:
     """A response with a status that is no success."""
     category = said.category or category_of_status(status)
     retry_after = retry_after_seconds(headers, now=facts.now)

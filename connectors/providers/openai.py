@@ -55,7 +55,7 @@ def build(name: str, entry: ProviderEntry, around: Surroundings) -> Provider:
         connect,
         dialect=Dialect(
             options=options,
-            token_limit_parameter="max_completion_tokens" if _is_openai(entry) else "max_tokens",
+            output_limit="max_completion_tokens" if _is_openai(entry) else "max_tokens",
             headers={header: value for header, value in account.items() if value is not None},
         ),
         secret=key.get_secret_value,

@@ -3,25 +3,25 @@
 What is special about a server stands in its own file (`openai`, `azure_openai`, `openrouter`, `vllm`,
 `openai_compatible`), as a `Dialect` and a function that makes its SDK client.
 
-The SDK's own retries are off: a retry is the pipeline's, with its attempt number, its record and its price. Limits on
-time are the caller's; the SDK's are set so that they only speak where the caller's cannot (connecting), or failed.
+The SDK's own retries are off: a retry is the pipeline's, with its attempt number, its record and its price.
 
 Requests go by the SDK's `post`, which leaves JSON as it is: pydantic objects that nobody checks cost twice the CPU of
 the whole call, and six times that of a stream.
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
-from openai import AsyncOpenAI, AsyncStream, OpenAIError
+from openai import AsyncOpenAI, AsyncStream, Omit, OpenAIError
 
-from connectors.providers.answer_draft import ErrorBodyError
+from connectors.providers.answer_draft import AnswerDraft, ErrorBodyError
 from connectors.providers.base import Call, CallEvent, Failed, Text
+from connectors.providers.checking import Reached
 from connectors.providers.errors import ProviderConfigurationError
 from connectors.providers.http_client import new_http_client
 from connectors.providers.http_failures import CallFacts
@@ -29,7 +29,8 @@ from connectors.providers.openai_answers import ChatAnswer
 from connectors.providers.openai_errors import CredentialError, failed
 from connectors.providers.openai_options import ChatOptions, StructuredOutput, TokenLimitParameter
 from connectors.providers.openai_schema import Ask, structured
-from policy.catalogue import ProviderEntry, Timeouts
+from connectors.providers.sdk_timeouts import sdk_timeout
+from policy.catalogue import ProviderEntry
 from schemas.attempt import Problem
 from schemas.request import Message
 from schemas.vocabulary import Role
@@ -51,13 +52,13 @@ class Dialect:
     """How one server wants to be asked. `model_names`: what it calls the models of the catalogue, where it differs."""
 
     options: ChatOptions
-    token_limit_parameter: TokenLimitParameter = "max_tokens"  # noqa: S105 - the name of a parameter
+    output_limit: TokenLimitParameter = "max_tokens"
     structured_output: StructuredOutput = "json_schema"
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str | Omit] = field(default_factory=dict, repr=False)
     body: Mapping[str, Any] = field(default_factory=dict)
     body_with_schema: Mapping[str, Any] = field(default_factory=dict)
-    stream_usage: bool = True
     model_names: Mapping[str, str] = field(default_factory=dict)
+    check_path: str = "/models"
 
 
 class ChatCompletions:
@@ -76,13 +77,14 @@ class ChatCompletions:
         dialect: Dialect,
         secret: Callable[[], str],
         http_client: httpx2.AsyncClient | None,
+        and_close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
+        self._and_close = and_close
         self._dialect = dialect
         self._secret = secret
-        self._token_limit = dialect.options.token_limit_parameter or dialect.token_limit_parameter
-        self._whole_timeout = sdk_timeout(entry.timeouts, streamed=False)
-        self._stream_timeout = sdk_timeout(entry.timeouts, streamed=True)
+        self._token_limit = dialect.options.token_limit_parameter or dialect.output_limit
+        self._timeouts = entry.timeouts
         client = http_client or new_http_client()
         self._own_client = client if http_client is None else None
         try:
@@ -93,7 +95,7 @@ class ChatCompletions:
         # The SDK reads these from the environment (OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_CUSTOM_HEADERS), and would
         # send them to servers that are not OpenAI's.
         self._sdk.organization = self._sdk.project = None
-        self._sdk._custom_headers = dialect.headers  # noqa: SLF001 - there is no other way to take them out
+        self._sdk._custom_headers = {}  # noqa: SLF001 - there is no other way to take them out
 
     def open(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[CallEvent]]:
         return aclosing(self._events(call))
@@ -101,6 +103,21 @@ class ChatCompletions:
     async def close(self) -> None:
         if self._own_client is not None:
             await self._own_client.aclose()
+        if self._and_close is not None:
+            await self._and_close()
+
+    async def check(self, *, timeout_seconds: float) -> Reached | Problem:
+        """Asks for something that costs nothing: the list of models, for most servers."""
+        nothing_yet = AnswerDraft(asked_model="", streamed=False)
+        try:
+            response = await self._sdk.get(
+                self._dialect.check_path,
+                cast_to=httpx2.Response,
+                options={"timeout": timeout_seconds, "headers": self._dialect.headers},
+            )
+            return Reached(models=_model_ids(json.loads(response.content)))
+        except _FAILURES as error:
+            return failed(error, self._facts((), nothing_yet)).problem
 
     async def _events(self, call: Call) -> AsyncGenerator[CallEvent, None]:
         body = self._body(call)
@@ -117,7 +134,7 @@ class ChatCompletions:
                 await self._whole(body, answer)
         except _FAILURES as error:
             if not answer.complete:
-                yield failed(error, self._facts(call, answer))
+                yield failed(error, self._facts(call.messages, answer.draft))
                 return
         yield answer.outcome()
 
@@ -126,7 +143,7 @@ class ChatCompletions:
             _PATH,
             cast_to=object,
             body=body,
-            options={"timeout": self._stream_timeout},
+            options={"timeout": sdk_timeout(self._timeouts, streamed=True), "headers": self._dialect.headers},
             stream=True,
             stream_cls=AsyncStream[object],
         )
@@ -140,7 +157,10 @@ class ChatCompletions:
 
     async def _whole(self, body: dict[str, Any], answer: ChatAnswer) -> None:
         response = await self._sdk.post(
-            _PATH, cast_to=httpx2.Response, body=body, options={"timeout": self._whole_timeout}
+            _PATH,
+            cast_to=httpx2.Response,
+            body=body,
+            options={"timeout": sdk_timeout(self._timeouts, streamed=False), "headers": self._dialect.headers},
         )
         answer.draft.begin(response.headers, now=datetime.now(UTC))
         answer.add_completion(json.loads(response.content))
@@ -160,10 +180,11 @@ class ChatCompletions:
             "seed": given.seed,
             "stop": given.stop or None,
             "stream": call.stream or None,
-            "stream_options": {"include_usage": True} if call.stream and dialect.stream_usage else None,
+            "stream_options": {"include_usage": True} if call.stream and dialect.options.stream_usage else None,
         }
-        extra = {**dialect.body, **(dialect.body_with_schema if ask.body else {}), **ask.body}
-        return {name: value for name, value in body.items() if value is not None} | extra
+        given_body = {name: value for name, value in body.items() if value is not None}
+        by_schema = {**dialect.body_with_schema, **ask.body} if ask.body else {}
+        return {**dialect.body, **dialect.options.body, **given_body, **by_schema}
 
     def _ask(self, call: Call) -> Ask | Problem:
         if call.response_schema is None:
@@ -172,13 +193,16 @@ class ChatCompletions:
         means = dialect.options.structured_output_of(call.model, default=dialect.structured_output)
         return structured(means, call.response_schema_name, call.response_schema)
 
-    def _facts(self, call: Call, answer: ChatAnswer) -> CallFacts:
-        return CallFacts(
-            draft=answer.draft,
-            now=datetime.now(UTC),
-            texts=tuple(message.content for message in call.messages),
-            secret=self._secret(),
-        )
+    def _facts(self, messages: tuple[Message, ...], draft: AnswerDraft) -> CallFacts:
+        texts = tuple(message.content for message in messages)
+        return CallFacts(draft=draft, now=datetime.now(UTC), texts=texts, secret=self._secret())
+
+
+def _model_ids(body: Any) -> tuple[str, ...] | None:
+    listed = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(listed, list):
+        return None
+    return tuple(entry["id"] for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str))
 
 
 def _messages(messages: tuple[Message, ...], instruction: str | None) -> list[dict[str, str]]:
@@ -189,16 +213,3 @@ def _messages(messages: tuple[Message, ...], instruction: str | None) -> list[di
     if turns and turns[0]["role"] == Role.SYSTEM.value:
         return [{**turns[0], "content": f"{turns[0]['content']}\n\n{instruction}"}, *turns[1:]]
     return [{"role": Role.SYSTEM.value, "content": instruction}, *turns]
-
-
-def sdk_timeout(timeouts: Timeouts, *, streamed: bool) -> httpx2.Timeout:
-    """The limits that the SDK holds. They back up the caller's, and never come before them."""
-    # httpx counts the time between two reads. Before the first token and between tokens it cannot tell apart, so the
-    # longer limit holds here and the caller keeps the exact ones.
-    read_seconds = max(timeouts.first_token_seconds, timeouts.stall_seconds) if streamed else timeouts.total_seconds
-    return httpx2.Timeout(
-        connect=timeouts.connect_seconds,
-        pool=timeouts.connect_seconds,
-        write=timeouts.stall_seconds,
-        read=read_seconds,
-    )

@@ -1,12 +1,15 @@
 """The options that all providers which speak OpenAI's chat completions share. Needs no SDK."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from policy.catalogue import ModelPattern
 
 TokenLimitParameter = Literal["max_completion_tokens", "max_tokens"]
+
+_OF_THE_CALL = frozenset({"model", "messages", "stream", "stream_options", "response_format", "n", "tools"})
+"""`n` and `tools` would bring answers that nobody reads."""
 
 StructuredOutput = Literal[
     "json_schema", "full_json_schema", "structured_outputs", "guided_json", "json_object", "prompt", "none"
@@ -19,12 +22,24 @@ class ChatOptions(BaseModel):
 
     `token_limit_parameter`: the name under which the server takes a limit of output tokens.
     `structured_output`: what a model can do, by its name or the start of one and a `*`; the first that fits counts.
+    `stream_usage`: whether the server takes `stream_options`, by which a stream says what it cost.
+    `body`: further parameters, sent with every call; what a request sets goes before them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     token_limit_parameter: TokenLimitParameter | None = None
     structured_output: dict[ModelPattern, StructuredOutput] = Field(default_factory=dict)
+    stream_usage: bool = True
+    body: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("body")
+    @classmethod
+    def _leaves_the_call_alone(cls, body: dict[str, Any]) -> dict[str, Any]:
+        ours = sorted(_OF_THE_CALL & body.keys())
+        if ours:
+            raise ValueError(f"may not hold {', '.join(ours)}: that is said by each request")
+        return body
 
     def structured_output_of(self, model: str, *, default: StructuredOutput) -> StructuredOutput:
         """How this model is asked for JSON by a schema."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from connectors.providers import openai
+from connectors.providers import anthropic, azure_openai, google, openai, openai_compatible, openrouter, vllm
 from connectors.providers.errors import MissingExtraError, ProviderConfigurationError
 from connectors.providers.simulated_options import SimulatedOptions
 
@@ -50,6 +50,14 @@ def _simulated(name: str, entry: ProviderEntry, _surroundings: Surroundings) -> 
 PROVIDER_TYPES: dict[str, ProviderType] = {
     "simulated": ProviderType(options=SimulatedOptions, load=_simulated),
     "openai": ProviderType(options=openai.OpenAIOptions, load=openai.build, extra="openai"),
+    "azure_openai": ProviderType(options=azure_openai.AzureOpenAIOptions, load=azure_openai.build, extra="openai"),
+    "openrouter": ProviderType(options=openrouter.OpenRouterOptions, load=openrouter.build, extra="openai"),
+    "vllm": ProviderType(options=vllm.VLLMOptions, load=vllm.build, extra="openai"),
+    "openai_compatible": ProviderType(
+        options=openai_compatible.OpenAICompatibleOptions, load=openai_compatible.build, extra="openai"
+    ),
+    "anthropic": ProviderType(options=anthropic.AnthropicOptions, load=anthropic.build, extra="anthropic"),
+    "google": ProviderType(options=google.GoogleOptions, load=google.build, extra="google"),
 }
 
 

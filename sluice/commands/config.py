@@ -32,7 +32,7 @@ def config(*, as_json: Annotated[bool, typer.Option("--json", help="Print one JS
     settings = settings_or_exit()
     catalogue = catalogue_or_exit(settings)
     for name in _unknown_variables():
-        note(f"{name}: there is no such setting{similar(name, _known_variables())}; it is ignored", style="yellow")
+        note(f"{name} is ignored: there is no such setting{similar(name, _known_variables())}", style="yellow")
     values = masked(settings)
     values["providers"] = {
         name: {

@@ -61,7 +61,7 @@ def run(
     \b
     Exit codes:
       0  stopped as asked
-      1  crashed; or Kafka, its topics or the schema registry could not be used at the start
+      1  crashed; or could not start without Kafka, its topics or the schema registry (a bridge waits for Kafka)
       2  called wrongly, or the settings are not valid
     """
     settings = settings_or_exit()

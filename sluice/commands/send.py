@@ -66,7 +66,7 @@ def send(
       0    sent (with --wait: all completed)
       1    with --wait: some ended otherwise
       2    called wrongly, or a request is not valid; nothing was sent
-      3    with --wait: some had no result in time; they go on
+      3    the time ran out before all were sent, or with --wait before all had a result
       4    Kafka could not be used
       130  interrupted; what was sent goes on
     """
@@ -149,10 +149,14 @@ class _Job:
 
 
 def _end(job: _Job) -> None:
+    if job.late and job.wait:
+        fail(
+            f"{job.late} of {job.count} had no result within {job.timeout_seconds:g} s. They go on, or had ended "
+            "before: `sluice watch ID` shows it.",
+            EXIT_TIMEOUT,
+        )
     if job.late:
-        what = "had no result" if job.wait else "were not taken by Kafka"
-        rest = "; they go on, and `sluice watch` shows them" if job.wait else ""
-        fail(f"{job.late} of {job.count} {what} within {job.timeout_seconds:g} s{rest}.", EXIT_TIMEOUT)
+        fail(f"{job.late} of {job.count} were not taken by Kafka within {job.timeout_seconds:g} s.", EXIT_TIMEOUT)
     if job.not_completed:
         if job.count > 1:
             note(f"{job.not_completed} of {job.count} did not complete.")

@@ -16,6 +16,7 @@ from sluice.commands.endings import note
 
 ROWS_REMEMBERED = 1000
 LINES_AROUND_ROWS = 4
+WIDTH_BESIDE_ID = 62
 REDRAW_SECONDS = 0.125
 STYLES = {
     State.QUEUED: "cyan",
@@ -103,8 +104,12 @@ class Screen:
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in ("request", "state", "provider", "attempt", "after", "reason"):
-            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        # Where it is narrow, ids and reasons are cut: the rest means nothing without its end.
+        id_width = max(12, self._live.console.width - WIDTH_BESIDE_ID)
+        table.add_column("request", no_wrap=True, overflow="ellipsis", max_width=id_width)
+        for name, width in (("state", 15), ("provider", 10), ("attempt", 7), ("after", 8)):
+            table.add_column(name, no_wrap=True, min_width=width)
+        table.add_column("reason", no_wrap=True, overflow="ellipsis")
         for event in list(self._newest.values())[: max(1, self._live.console.height - LINES_AROUND_ROWS)]:
             request_id, state, *rest = _cells(event)
             # As text: an id or a reason may hold square brackets, which rich would take for markup.
