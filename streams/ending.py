@@ -44,19 +44,17 @@ class Ending:
             await asyncio.wait([self._task])
         await self._mark()
 
-    async def settle(self, lease: Lease, result: LLMResult, trace: list[Header], *, copy_to: str | None = None) -> bool:
-        """True: it has ended and is published, by us or by the one who was first. False: the lease is not ours."""
+    async def settle(self, lease: Lease, result: LLMResult) -> Settled | None:
+        """How the request has ended, for `publish`: so, or as somebody else had settled before. None: not our lease."""
         result, stored = _fitting(result)
-        outcome = await patiently("settle", lambda: self._context.state.settle(lease, result.status, stored))
-        if outcome is None:
-            await self._publish(result, trace, copy_to)
+        earlier = await patiently("settle", lambda: self._context.state.settle(lease, result.status, stored))
+        if earlier is None:
             _measure(result)
-            return True
-        if outcome.state.is_terminal:
-            await self.publish(outcome, lease.request_id)
-            return True
+            return Settled(result.status, result.state_version, stored)
+        if earlier.state.is_terminal:
+            return earlier
         log.warning("fenced", request_id=lease.request_id, attempt=lease.attempt)
-        return False
+        return None
 
     async def refuse(self, arrival: Arrival, result: LLMResult, trace: list[Header]) -> Admitted | Duplicate | None:
         """Ends a request at the door. None: it has ended so, or as the same record did before, and is published.
@@ -73,15 +71,13 @@ class Ending:
             raise TypeError("a refusal is not counted, so there is always room for it")
         return admission
 
-    async def publish(self, settled: Settled, request_id: str, trace: Sequence[Header] = ()) -> None:
+    async def publish(
+        self, settled: Settled, request_id: str, trace: Sequence[Header], *, copy_to: str | None = None
+    ) -> None:
         """Publishes a stored outcome, unless it is known to be in Kafka. Readers know repeats by their `ce_id`."""
         if settled.outcome is None:
             return
         result = decode_single_object(LLMResult, settled.outcome)
-        log.debug("outcome_published", request_id=request_id, state=result.status)
-        await self._publish(result, list(trace), None)
-
-    async def _publish(self, result: LLMResult, trace: list[Header], copy_to: str | None) -> None:
         records = [
             self._writer.result(result, trace),
             self._writer.status(results.ending_event(result), trace),
@@ -90,7 +86,7 @@ class Ending:
         if copy_to is not None:
             records.append(self._writer.result(result, trace, topic=copy_to))
         await self._context.producer.send_all(records)
-        self._to_mark.append(result.request_id)
+        self._to_mark.append(request_id)
 
     async def _mark_forever(self) -> None:
         while True:
@@ -125,3 +121,5 @@ def _measure(result: LLMResult) -> None:
     reason = result.problem.category if result.problem else "ok"
     metrics.requests_ended.labels(result.status, reason).inc()
     metrics.overhead_seconds.observe(result.timings.overhead_ms / 1000)
+    if result.possibly_billed_calls:
+        metrics.possibly_billed_calls.labels(result.provider).inc(result.possibly_billed_calls)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import count
 from uuid import uuid4
 
@@ -184,15 +185,14 @@ class Intake:
 
     async def _end_admitted(self, delivery: Delivery, who: Identity, problem: Problem, trace: list[Header]) -> None:
         """Fails a request that was let in before a crash, and cannot go on (its provider was taken away since)."""
-        lease_ms = int(self._settings.worker.lease_seconds * 1000)
+        claiming = partial(
+            self._context.state.claim,
+            who.request_id,
+            owner=self._context.worker,
+            lease_ms=int(self._settings.worker.lease_seconds * 1000),
+        )
         while True:
-            token = uuid4().hex
-            claim = await patiently(
-                "claim",
-                lambda token=token: self._context.state.claim(
-                    who.request_id, owner=self._context.worker, lease_ms=lease_ms, token=token
-                ),
-            )
+            claim = await patiently("claim", partial(claiming, token=uuid4().hex))
             if isinstance(claim, Settled):
                 await self._ending.publish(claim, who.request_id, trace)
                 return
@@ -205,7 +205,9 @@ class Intake:
                     submitted_at=delivery.timestamp,
                     now=self._context.now(),
                 )
-                if await self._ending.settle(claim.lease, result, trace):
+                settled = await self._ending.settle(claim.lease, result)
+                if settled is not None:
+                    await self._ending.publish(settled, who.request_id, trace)
                     return
             await asyncio.sleep(MAX_PAUSE_SECONDS)
 

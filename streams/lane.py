@@ -6,6 +6,7 @@ The outcome is stored before it is published: a crash between the two publishes 
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -14,7 +15,7 @@ import structlog
 
 from connectors import metrics
 from connectors.providers.base import Answered, Call, ComparisonInput, Failed, Provider
-from connectors.state.base import Busy, Claimed, LostCall, Settled
+from connectors.state.base import Busy, Claimed, LostCall, Settled, StateUnavailableError
 from connectors.tracing import outgoing, processing_span
 from policy import results, validation
 from policy.answers import accept_answer, question_of
@@ -107,13 +108,17 @@ class Lane:
             return min(MAX_BUSY_SECONDS, max(MIN_BUSY_SECONDS, claim.retry_after_ms / 1000))
         if isinstance(claim, Settled):
             metrics.duplicates_ignored.labels("lane").inc()
-            await self._ending.publish(claim, request_id, outgoing())
-            return None
-        async with self._leases.hold(claim.lease) as held:
-            return None if await self._work(task, claim, held) else MIN_BUSY_SECONDS
+            settled: Settled | None = claim
+        else:
+            async with self._leases.hold(claim.lease) as held:
+                settled = await self._work(task, claim, held)
+        if settled is None:
+            return MIN_BUSY_SECONDS
+        await self._ending.publish(settled, request_id, outgoing(), copy_to=task.request.result_topic)
+        return None
 
-    async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease) -> bool:
-        """True: the request has ended. False: the lease was lost on the way."""
+    async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease) -> Settled | None:
+        """How the request has ended. None: the lease was lost on the way."""
         lease = claim.lease
         lost_calls = known_lost_calls(task, claim)
         earlier = [*task.history, *(self._lost_attempt(task, lost) for lost in lost_calls)]
@@ -134,7 +139,8 @@ class Lane:
             if verdict is None:
                 verdict = await self._call(task, number, held, earlier)
             if verdict is None:
-                return await self._interrupted(held)
+                await self._interrupted(held)
+                return None
             result = results.end_on_a_lane(
                 task,
                 verdict.state,
@@ -144,7 +150,7 @@ class Lane:
                 answer=verdict.answer,
                 problem=verdict.problem,
             )
-            return await self._ending.settle(lease, result, trace, copy_to=task.request.result_topic)
+            return await self._ending.settle(lease, result)
         finally:
             await announcing
 
@@ -258,11 +264,13 @@ class Lane:
             worker=lost.owner,
         )
 
-    async def _interrupted(self, held: HeldLease) -> bool:
-        if held.interruption is Interruption.LEASE_LOST:
-            return False
-        await self._context.state.release(held.lease, called=True)
-        raise asyncio.CancelledError
+    async def _interrupted(self, held: HeldLease) -> None:
+        """After a lost lease the claim is asked for again; on shutdown the record is left to another worker."""
+        if held.interruption is Interruption.SHUTDOWN:
+            # With Redis away the lease ends by itself, a little later.
+            with suppress(StateUnavailableError):
+                await self._context.state.release(held.lease, called=True)
+            raise asyncio.CancelledError
 
     def _measure(self, report: CallReport, attempt: Attempt) -> None:
         label = attempt.problem.category if attempt.problem else "answered"
@@ -270,8 +278,6 @@ class Lane:
         if attempt.usage is not None:
             metrics.tokens_used.labels(self._name, "input").inc(attempt.usage.input_tokens)
             metrics.tokens_used.labels(self._name, "output").inc(attempt.usage.output_tokens)
-        if attempt.possibly_billed:
-            metrics.possibly_billed_calls.labels(self._name).inc()
 
     async def _set_aside(self, delivery: Delivery, error: CodecError) -> None:
         """A lane task that this version cannot read: kept byte for byte, for whoever wrote it."""

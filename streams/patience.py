@@ -28,10 +28,15 @@ async def patiently(step: str, action: Callable[[], Awaitable[T]]) -> T:
     except AWAY as error:
         metrics.waits_for_others.labels(step).inc()
         log.warning("step_waits", step=step, tries=0, error=str(error))
+
+    async def again() -> T:
+        # tenacity awaits what it can tell to be a coroutine function, and `action` may be a lambda that makes one.
+        return await action()
+
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(AWAY),
         wait=wait_random_exponential(0.1, max=5),
         before_sleep=note,
         reraise=True,
     )
-    return await retrying(action)
+    return await retrying(again)

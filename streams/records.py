@@ -1,5 +1,6 @@
 """Records as they leave a stage: value, key and headers of each kind in one place."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from connectors.kafka.producer import Outgoing
@@ -27,7 +28,7 @@ class RecordWriter:
     topics: Topics
     source: str
 
-    def status(self, event: StatusEvent, trace: list[Header]) -> Outgoing:
+    def status(self, event: StatusEvent, trace: Sequence[Header]) -> Outgoing:
         return Outgoing(
             topic=self.topics.status,
             key=event.request_id.encode(),
@@ -44,7 +45,7 @@ class RecordWriter:
             ),
         )
 
-    def task(self, task: LaneTask, trace: list[Header]) -> Outgoing:
+    def task(self, task: LaneTask, trace: Sequence[Header]) -> Outgoing:
         request = task.request
         return Outgoing(
             topic=self.topics.lane(task.decision.provider),
@@ -63,7 +64,7 @@ class RecordWriter:
             ),
         )
 
-    def result(self, result: LLMResult, trace: list[Header], *, topic: str | None = None) -> Outgoing:
+    def result(self, result: LLMResult, trace: Sequence[Header], *, topic: str | None = None) -> Outgoing:
         return Outgoing(
             topic=topic or self.topics.results,
             key=result.request_id.encode(),
@@ -81,7 +82,7 @@ class RecordWriter:
             ),
         )
 
-    def attempt(self, attempt: Attempt, trace: list[Header]) -> Outgoing:
+    def attempt(self, attempt: Attempt, trace: Sequence[Header]) -> Outgoing:
         return Outgoing(
             topic=self.topics.attempts,
             key=attempt.request_id.encode(),
@@ -96,7 +97,7 @@ class RecordWriter:
             ),
         )
 
-    def delta(self, delta: Delta, trace: list[Header]) -> Outgoing:
+    def delta(self, delta: Delta, trace: Sequence[Header]) -> Outgoing:
         return Outgoing(
             topic=self.topics.deltas,
             key=delta.request_id.encode(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from connectors.providers.api_key import api_key
-from connectors.providers.errors import ProviderConfigurationError
+from connectors.providers.errors import MissingExtraError, ProviderConfigurationError
 from connectors.providers.openai_options import ChatOptions
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import httpx2
     from openai import AsyncOpenAI
 
+    from connectors.providers.azure_token import EntraToken
     from connectors.providers.base import Provider
     from connectors.providers.registry import Surroundings
     from policy.catalogue import ProviderEntry
@@ -52,9 +53,7 @@ def build(name: str, entry: ProviderEntry, around: Surroundings) -> Provider:
     secret: Callable[[], str]
     and_close: Callable[[], Awaitable[None]] | None = None
     if options.authentication == "entra_id":
-        from connectors.providers.azure_token import EntraToken  # noqa: PLC0415 - only where it is wanted
-
-        token = tokens = EntraToken(name, scope=options.token_scope)
+        token = tokens = _entra_token(name, options)
         secret, and_close = tokens.last, tokens.close
     else:
         masked = api_key(name, key_variable(entry) or DEFAULT_KEY_VARIABLE, around.environ)
@@ -84,6 +83,14 @@ def build(name: str, entry: ProviderEntry, around: Surroundings) -> Provider:
         http_client=around.http_client,
         and_close=and_close,
     )
+
+
+def _entra_token(name: str, options: AzureOpenAIOptions) -> EntraToken:
+    try:
+        from connectors.providers.azure_token import EntraToken  # noqa: PLC0415 - only where it is wanted
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(name, extra="azure", package="azure-identity") from error
+    return EntraToken(scope=options.token_scope)
 
 
 def key_variable(entry: ProviderEntry) -> str | None:

@@ -11,8 +11,7 @@ _NONE_YET = "no-token-yet"
 class EntraToken:
     """Called before each request. The identity is the process's: managed, workload, or of a developer's login."""
 
-    def __init__(self, provider: str, *, scope: str) -> None:
-        self._provider = provider
+    def __init__(self, *, scope: str) -> None:
         self._credential = DefaultAzureCredential()
         self._ask = get_bearer_token_provider(self._credential, scope)
         self._last = _NONE_YET

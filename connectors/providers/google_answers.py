@@ -61,9 +61,9 @@ class GoogleAnswer:
             self.draft.end = _BLOCKED
             return ""
         if not response.candidates:
-            if not self.draft.streamed:
-                raise MalformedAnswerError("what came is no answer: it has no candidates")
-            return ""  # some chunks of a stream carry accounts alone
+            if self.draft.streamed and response.usage_metadata is not None:
+                return ""  # some chunks of a stream carry accounts alone
+            raise MalformedAnswerError("what came is no answer: it has no candidates")
         candidate = response.candidates[0]
         parts = (candidate.content.parts if candidate.content else None) or []
         text = self.draft.add("".join(part.text for part in parts if part.text and not part.thought))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
-from google.genai import Client, types
+from google.genai import Client, errors, types
 from pydantic import SecretStr
 
 from connectors.providers.answer_draft import AnswerDraft, ErrorBodyError
@@ -126,6 +126,10 @@ class Gemini:
                 if text:
                     yield Text(text)
                 chunk = await anext(chunks, None)
+        except errors.UnknownApiResponseError:
+            # The SDK takes the rest of a stream that ended inside an event for an event.
+            if response is None or not response.is_closed:
+                raise
         finally:
             if response is not None:
                 await response.aclose()

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from connectors.providers import anthropic, azure_openai, google, openai, openai_compatible, openrouter, vllm
+from connectors.providers import anthropic, azure_openai, google, llama_cpp, openai, openai_compatible, openrouter, vllm
 from connectors.providers.errors import MissingExtraError, ProviderConfigurationError
+from connectors.providers.llama_cpp_options import LlamaCppOptions
 from connectors.providers.simulated_options import SimulatedOptions
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ PROVIDER_TYPES: dict[str, ProviderType] = {
     "openai_compatible": ProviderType(
         options=openai_compatible.OpenAICompatibleOptions, load=openai_compatible.build, extra="openai"
     ),
+    "llama_cpp": ProviderType(options=LlamaCppOptions, load=llama_cpp.build, extra="llama-cpp"),
     "anthropic": ProviderType(options=anthropic.AnthropicOptions, load=anthropic.build, extra="anthropic"),
     "google": ProviderType(options=google.GoogleOptions, load=google.build, extra="google"),
 }

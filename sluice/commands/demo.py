@@ -136,12 +136,18 @@ async def _run(
     settings: Settings, plan: Plan, running: stack.RunningStack, folder: Path, notes: Console, *, as_json: bool
 ) -> Report:
     catalogue = catalogue_or_exit(settings)
-    async with demo_system(settings, catalogue, provider=plan.provider, log_folder=folder / LOGS) as system:
+
+    def check_stack() -> None:
+        _check_stack(running)
+
+    async with demo_system(
+        settings, catalogue, provider=plan.provider, log_folder=folder / LOGS, check=check_stack
+    ) as system:
         _announce(system.page_url, notes, open_page=plan.open_page)
 
         def check() -> None:
+            check_stack()
             system.check()
-            _check_stack(running)
 
         report = await run_demo(settings, plan, notes, check=check)
         if as_json:

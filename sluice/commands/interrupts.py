@@ -35,7 +35,8 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Interrupted, the process is about to end: it says so, undisturbed, and with its own exit code.
+            signal.signal(number, signal.SIG_IGN if self._interrupted else handler)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """`asyncio.run`, whose work is cancelled by the first signal and may take its time to clean up."""

@@ -56,11 +56,12 @@ class Report:
         return Counter(result.status for result in self.results.values())
 
     def problems(self) -> list[tuple[str, int, str]]:
-        """Why requests did not complete: category, how many of it, and one message of them. Most first."""
+        """Why requests did not complete: category, how many of it, and what was said of the first. Most first."""
         messages: dict[str, list[str]] = {}
         for result in self.results.values():
             if result.problem is not None:
-                messages.setdefault(result.problem.category, []).append(result.problem.message)
+                told = "; ".join(part for part in (result.problem.message, result.problem.remedy) if part)
+                messages.setdefault(result.problem.category, []).append(told)
         found = [(category, len(texts), texts[0]) for category, texts in messages.items()]
         return sorted(found, key=lambda problem: -problem[1])
 

@@ -21,7 +21,7 @@ def show(report: Report, console: Console) -> None:
     if report.results:
         overhead = report.overhead_ms()
         console.print(
-            f"Overhead of the pipeline: p50 [bold]{overhead['p50']:.0f} ms[/], p95 [bold]{overhead['p95']:.0f} ms[/] "
+            f"Pipeline overhead: p50 [bold]{overhead['p50']:.0f} ms[/], p95 [bold]{overhead['p95']:.0f} ms[/] "
             "[dim](total less the provider's time)[/]"
         )
 

@@ -1,7 +1,7 @@
 """A whole small system for the demo: topics, intake, one lane and the bridge as child processes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,10 @@ log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS = 2
 """For calls in flight when the demo is interrupted: nobody waits for their answers."""
+STOP_SECONDS = 10
+"""Then a role is killed. Without Kafka, which may be why we stop, it would wait longer for a goodbye."""
 DELETE_SECONDS = 5
+CHECK_SECONDS = 0.5
 
 
 class TopicsError(Exception):
@@ -43,11 +46,11 @@ class DemoSystem:
 
 @asynccontextmanager
 async def demo_system(
-    settings: Settings, catalogue: Catalogue, *, provider: str, log_folder: Path
+    settings: Settings, catalogue: Catalogue, *, provider: str, log_folder: Path, check: Callable[[], None]
 ) -> AsyncIterator[DemoSystem]:
     """Creates the topics and starts the roles; yields once they are ready. In the end nothing of it is left.
 
-    Raises `TopicsError` and `RoleFailedError`.
+    Raises `TopicsError`, `RoleFailedError`, and what `check` raises, which is called until they are ready.
     """
     (page_port,) = ports.choose(1)
     environment = {
@@ -67,12 +70,22 @@ async def demo_system(
         for arguments in (("intake",), ("lane", provider), ("bridge",)):
             log_path = log_folder / f"{'-'.join(arguments)}.log"
             roles.append(RoleProcess(*arguments, environment=environment, log_path=log_path))
-        await asyncio.gather(*(role.ready() for role in roles))
+        await _until_ready(roles, check)
         yield DemoSystem(page_url=f"http://127.0.0.1:{page_port}/", roles=tuple(roles))
 
 
+async def _until_ready(roles: Sequence[RoleProcess], check: Callable[[], None]) -> None:
+    all_ready = asyncio.gather(*(role.ready() for role in roles))
+    try:
+        while not (await asyncio.wait([all_ready], timeout=CHECK_SECONDS))[0]:
+            check()
+        await all_ready
+    finally:
+        all_ready.cancel()
+
+
 async def _stop(roles: Sequence[RoleProcess]) -> None:
-    await asyncio.gather(*(role.stop() for role in roles))
+    await asyncio.gather(*(role.stop(timeout_seconds=STOP_SECONDS) for role in roles))
 
 
 async def _create_topics(settings: Settings, catalogue: Catalogue, context: AsyncExitStack) -> None:

@@ -14,9 +14,11 @@ from connectors import metrics
 from connectors.settings import Settings
 from docs import generate_configuration
 from docs.generate_quotes import quoted_files, with_quotes
+from policy.lifecycle import Standing, Step, advance
 from schemas import LLMRequest
 from schemas.codec import single_object_header
 from schemas.topics import DAY_MS, HOUR_MS, MIB, Topics
+from schemas.vocabulary import State
 from sluice.cli import app
 from tests.documentation.markdown import anchors, links, shell_lines, spans
 
@@ -138,6 +140,15 @@ def test_the_topics_are_documented_as_they_are_created() -> None:
         value = spec.record.__name__ if spec.record else "the bytes that came in"
         row = f"| `{spec.name}` | {value} | {kept} | {spec.cleanup} | {spec.max_message_bytes // MIB} MiB |"
         assert row in ARCHITECTURE
+
+
+def test_the_diagram_of_states_shows_steps_that_are_possible() -> None:
+    """Each arrow is a transition of policy.lifecycle."""
+    arrows = re.findall(r"^    (\S+) --> (\S+): (\w+)$", ARCHITECTURE, flags=re.MULTILINE)
+    assert len(arrows) > 5
+    for before, after, step in arrows:
+        standing = None if before == "[*]" else Standing(State(before), 1)
+        assert advance(standing, Step(step)).state == after
 
 
 def test_the_worked_example_of_a_header_is_that_of_the_schema() -> None:

@@ -1,5 +1,6 @@
 """Azure: deployments, API versions, keys and tokens. Its failures are those of all chat completions."""
 
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -96,7 +97,8 @@ async def identity(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
 
     async def give(request: web.Request) -> web.Response:
         resources.append(request.query["resource"])
-        return web.json_response({"access_token": TOKEN, "expires_on": "4102444800", "token_type": "Bearer"})
+        token = {"access_token": TOKEN, "expires_on": "4102444800", "resource": resources[-1], "token_type": "Bearer"}
+        return web.json_response(token)
 
     app = web.Application()
     app.router.add_get("/token", give)
@@ -149,8 +151,8 @@ async def test_no_token_is_a_failure_of_authentication(server: ChatServer, monke
 
 def test_tokens_need_azure_s_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is not installed the message says how to get it."""
-    monkeypatch.delitem(__import__("sys").modules, "connectors.providers.azure_token", raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "azure.identity.aio", None)
+    monkeypatch.delitem(sys.modules, "connectors.providers.azure_token", raising=False)
+    monkeypatch.setitem(sys.modules, "azure.identity.aio", None)
     entry = ProviderEntry.model_validate(
         {"type": "azure_openai", "models": ["m"], "base_url": "https://mine.openai.azure.com", "options": ENTRA}
     )

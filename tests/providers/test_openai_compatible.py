@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from connectors.providers.base import LimitedResource, RateLimit
 from connectors.providers.checking import Checkable, Reached
 from connectors.providers.errors import ProviderConfigurationError
 from connectors.providers.registry import build_provider
@@ -13,7 +14,7 @@ from policy.comparison import COMPARISON_SCHEMA
 from schemas.attempt import Problem
 from schemas.request import Parameters
 from schemas.vocabulary import FailureCategory
-from tests.providers.calls import a_call, failure_of
+from tests.providers.calls import a_call, answer_of, failure_of
 from tests.providers.chat_calls import KEY, asked, chat_provider
 from tests.support.chat_server import ChatServer, chat_server
 
@@ -132,3 +133,13 @@ async def checked(server: ChatServer) -> Reached | Problem:
     found = await provider.check(timeout_seconds=30)
     await provider.close()
     return found
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_limits_come_with_an_answer(server: ChatServer, stream: bool) -> None:
+    """What the headers say of limits is in the outcome, whichever way the answer came."""
+    server.headers = {"x-ratelimit-remaining-tokens": "799975", "x-ratelimit-reset-tokens": "6m0s"}
+    provider = chat_provider(KIND, server)
+    answer = await answer_of(provider, a_call(stream=stream))
+    await provider.close()
+    assert answer.limits == (RateLimit(resource=LimitedResource.TOKENS, remaining=799_975, resets_in_seconds=360.0),)

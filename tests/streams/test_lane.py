@@ -1,20 +1,28 @@
 """What a lane does with a task."""
 
+import contextlib
 from datetime import timedelta
 
 from connectors.providers.base import Answered, Failed
+from connectors.settings import Settings
 from connectors.state.base import Claimed
 from schemas import LLMRequest
 from schemas.attempt import Problem, Usage
 from schemas.request import Message
 from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, FailureCategory, Kind, Role, State
-from tests.streams.world import LEASE_SECONDS, START, World
+from streams.context import Delivery
+from tests.streams.world import LEASE_SECONDS, START, Crash, Crasher, World
 
 
 def request(**fields: object) -> LLMRequest:
     return LLMRequest.model_validate(
         {"request_id": "r-1", "messages": [Message(role=Role.USER, content="hi")], **fields}
     )
+
+
+def lane_delivery(world: World) -> Delivery:
+    (task,) = world.written("llm.lane.simulated")
+    return world.delivery(task.value or b"", key=task.key, topic=task.topic)
 
 
 async def run(world: World, sent: LLMRequest) -> None:
@@ -75,6 +83,19 @@ async def test_a_task_that_is_delivered_again_after_its_end_says_nothing_more() 
     written = len(world.log)
     await world.lane_all()
     assert len(world.log) == written
+    assert world.calls["r-1"] == 1
+
+
+async def test_the_copy_for_a_topic_of_the_senders_survives_a_crash_before_publishing() -> None:
+    world = World(
+        settings=Settings(redis_url="redis://none", kafka_bootstrap="none", worker={"result_topics": ["mine"]})
+    )
+    await world.intake(world.request_delivery(request(result_topic="mine")))
+    with contextlib.suppress(Crash):
+        await world.lane(lane_delivery(world), Crasher(at=5))
+    assert world.written("mine") == []
+    await world.lane(lane_delivery(world))
+    assert len(world.written("mine")) == 1
     assert world.calls["r-1"] == 1
 
 

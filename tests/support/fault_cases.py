@@ -1,18 +1,20 @@
-"""The behaviours of the fault server: all the ways in which a provider answers, fails, or does neither."""
+"""The behaviours of the fault server: all the ways in which a provider answers, fails, or does neither.
+
+Each is told once, and put by a `Wire` into the words of an API.
+"""
 
 import json
-from typing import Any
 
 from tests.support.fault_server import Case, Exchange
+from tests.support.fault_wire import ANSWER, PIECES, Ending, Fault
 
-ANSWER = "Two words."
-PIECES = ("Two ", "words.")
-USAGE = {
-    "prompt_tokens": 11,
-    "completion_tokens": 3,
-    "total_tokens": 14,
-    "prompt_tokens_details": {"cached_tokens": 4},
-}
+__all__ = ["ANSWER", "CASES", "MISFIT", "PIECES", "VERDICT"]
+
+VERDICT = json.dumps(
+    {"winner": "Essay A", "justification": "It keeps to the question from its first line to its last.", "confidence": 4}
+)
+"""An answer that fits the comparison's schema."""
+MISFIT = VERDICT.replace("Essay A", "Essay C")
 
 CASES: dict[str, Case] = {}
 
@@ -23,76 +25,59 @@ def case(behaviour: Case) -> Case:
     return behaviour
 
 
-def completion(*, finish_reason: str = "stop", **message: Any) -> str:
-    """The body of a chat completion."""
-    message = {"role": "assistant", "content": ANSWER, "refusal": None, **message}
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason, "logprobs": None}
-    return json.dumps(
-        {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "served-model", "choices": [choice]}
-        | {"usage": USAGE}
-    )
+def _ends(ending: Ending, *texts: str) -> Case:
+    """An answer of these pieces, whole or streamed, with this end."""
 
-
-def chunk(finish_reason: str | None = None, **delta: Any) -> str:
-    """The data of one event of a stream."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
-    return json.dumps(
-        {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "served-model"}
-        | {"choices": [choice], "usage": None}
-    )
-
-
-def usage_chunk() -> str:
-    """The last data of a stream that was asked for usage."""
-    return json.dumps(json.loads(chunk()) | {"choices": [], "usage": USAGE})
-
-
-async def tell(exchange: Exchange) -> None:
-    """The pieces of the answer, without its end."""
-    await exchange.begin_stream()
-    await exchange.event(chunk(role="assistant", content="", refusal=None))
-    for piece in PIECES:
-        await exchange.event(chunk(content=piece))
-
-
-async def finish(exchange: Exchange, finish_reason: str, **message: Any) -> None:
-    """A whole answer, in one piece or streamed, with this end."""
-    if not exchange.streamed:
-        await exchange.send(200, completion(finish_reason=finish_reason, **message))
-        return
-    if message:
-        await exchange.begin_stream()
-        await exchange.event(chunk(role="assistant", **message))
-    else:
-        await tell(exchange)
-    await exchange.event(chunk(finish_reason=finish_reason))
-    await exchange.event(usage_chunk())
-    await exchange.event("[DONE]")
-    await exchange.end_stream()
-
-
-def _ends(finish_reason: str, **message: Any) -> Case:
     async def answer(exchange: Exchange) -> None:
-        await finish(exchange, finish_reason, **message)
+        wire, asked = exchange.wire, exchange.asked
+        if not exchange.streamed:
+            await exchange.send(200, wire.whole("".join(texts), ending, asked))
+            return
+        await exchange.begin_stream()
+        pieces = [wire.piece(text, asked) for text in texts]
+        for event in (*wire.opening(asked), *pieces, *wire.ending(ending, asked), *wire.closing()):
+            await exchange.raw(event)
+        await exchange.end_stream()
 
     return answer
 
 
 CASES |= {
-    "good": _ends("stop"),
-    "cut-at-the-limit": _ends("length"),
-    "filtered": _ends("content_filter"),
-    "unknown-end": _ends("tool_calls"),
-    "refused": _ends("stop", content=None, refusal="I would rather not."),
-    "half-a-character": _ends("stop", content="\ud83d"),
+    "good": _ends(Ending.WHOLE, *PIECES),
+    "structured": _ends(Ending.WHOLE, VERDICT[:20], VERDICT[20:]),
+    "structured-misfit": _ends(Ending.WHOLE, MISFIT[:20], MISFIT[20:]),
+    "cut-at-the-limit": _ends(Ending.AT_THE_LIMIT, *PIECES),
+    "filtered": _ends(Ending.FILTERED, *PIECES),
+    "refused": _ends(Ending.REFUSED),
+    "unknown-end": _ends(Ending.UNHEARD_OF, *PIECES),
+    "empty-answer": _ends(Ending.WHOLE, ""),
+    "half-a-character": _ends(Ending.WHOLE, "\ud83d"),
 }
 
 
 @case
+async def no_content(exchange: Exchange) -> None:
+    wire, asked = exchange.wire, exchange.asked
+    if not exchange.streamed:
+        await exchange.send(200, wire.whole(None, Ending.WHOLE, asked))
+        return
+    await exchange.begin_stream()
+    for event in (*wire.opening(asked), *wire.ending(Ending.WHOLE, asked), *wire.closing()):
+        await exchange.raw(event)
+    await exchange.end_stream()
+
+
+@case
 async def good_then_reset(exchange: Exchange) -> None:
-    await tell(exchange)
-    await exchange.event(chunk(finish_reason="stop"))
+    await exchange.tell()
+    for event in exchange.wire.ending(Ending.WHOLE, exchange.asked):
+        await exchange.raw(event)
     exchange.reset()
+
+
+@case
+async def list_of_models(exchange: Exchange) -> None:
+    await exchange.send(200, exchange.wire.models())
 
 
 @case
@@ -107,16 +92,17 @@ async def goodbye_before_headers(exchange: Exchange) -> None:
 
 @case
 async def reset_mid_stream(exchange: Exchange) -> None:
-    await tell(exchange)
+    await exchange.tell()
     exchange.reset()
 
 
 @case
 async def goodbye_mid_answer(exchange: Exchange) -> None:
     if exchange.streamed:
-        await tell(exchange)
+        await exchange.tell()
     else:
-        await exchange.send(200, completion()[:40], content_length=str(len(completion())))
+        body = exchange.wire.whole(ANSWER, Ending.WHOLE, exchange.asked)
+        await exchange.send(200, body[:40], content_length=str(len(body)))
 
 
 @case
@@ -131,49 +117,61 @@ async def no_first_token(exchange: Exchange) -> None:
 
 
 @case
+async def keep_alive_without_token(exchange: Exchange) -> None:
+    await exchange.begin_stream()
+    await exchange.keep_alive()
+
+
+@case
 async def stall(exchange: Exchange) -> None:
-    await tell(exchange)
+    await exchange.tell()
     await exchange.silence()
 
 
 @case
+async def keep_alive_after_tokens(exchange: Exchange) -> None:
+    await exchange.tell()
+    await exchange.keep_alive()
+
+
+@case
 async def clean_end_without_end(exchange: Exchange) -> None:
-    await tell(exchange)
+    await exchange.tell()
     await exchange.end_stream()
 
 
 @case
 async def cut_inside_event(exchange: Exchange) -> None:
-    await tell(exchange)
-    await exchange.raw(f"data: {chunk(content='never whole')[:30]}")
+    await exchange.tell()
+    await exchange.raw(exchange.wire.piece("never whole", exchange.asked)[:60])
     await exchange.end_stream()
 
 
 @case
 async def bad_chunk(exchange: Exchange) -> None:
-    await tell(exchange)
-    await exchange.event('{"choices": [')
+    await exchange.tell()
+    await exchange.raw(exchange.wire.event('{"choices": ['))
     await exchange.silence()
 
 
 @case
 async def chunk_of_another_kind(exchange: Exchange) -> None:
-    await tell(exchange)
-    await exchange.event('"just text"')
+    await exchange.tell()
+    await exchange.raw(exchange.wire.event('"just text"'))
     await exchange.silence()
 
 
 @case
 async def error_event(exchange: Exchange) -> None:
-    await tell(exchange)
-    await exchange.event(json.dumps({"error": {"message": "The server had an error", "type": "server_error"}}))
+    await exchange.tell()
+    await exchange.raw(exchange.wire.error_event(Fault.SERVER_ERROR))
     await exchange.silence()
 
 
 @case
 async def rate_limit_event(exchange: Exchange) -> None:
-    await tell(exchange)
-    await exchange.event(json.dumps({"error": {"message": "slow down", "code": 429}}))
+    await exchange.tell()
+    await exchange.raw(exchange.wire.error_event(Fault.RATE_LIMIT))
     await exchange.silence()
 
 
@@ -183,8 +181,13 @@ async def html(exchange: Exchange) -> None:
 
 
 @case
+async def gateway_page(exchange: Exchange) -> None:
+    await exchange.send(502, "<html>Bad gateway</html>", content_type="text/html")
+
+
+@case
 async def not_a_stream(exchange: Exchange) -> None:
-    await exchange.send(200, completion())
+    await exchange.send(200, exchange.wire.whole(ANSWER, Ending.WHOLE, exchange.asked))
 
 
 @case
@@ -196,19 +199,20 @@ async def broken_json(exchange: Exchange) -> None:
 async def empty_object(exchange: Exchange) -> None:
     if exchange.streamed:
         await exchange.begin_stream()
-        await exchange.event("{}")
-        await exchange.silence()
-    await exchange.send(200, "{}")
+        await exchange.raw(exchange.wire.event("{}"))
+        await exchange.end_stream()
+    else:
+        await exchange.send(200, "{}")
 
 
 @case
 async def error_with_200(exchange: Exchange) -> None:
-    body = json.dumps({"error": {"message": "no capacity", "type": "overloaded_error"}})
     if exchange.streamed:
         await exchange.begin_stream()
-        await exchange.event(body)
+        await exchange.raw(exchange.wire.error_event(Fault.OVERLOADED))
         await exchange.silence()
-    await exchange.send(200, body)
+    else:
+        await exchange.send(200, exchange.wire.error(Fault.OVERLOADED, None, None)[1])
 
 
 @case
@@ -218,29 +222,31 @@ async def redirect(exchange: Exchange) -> None:
 
 @case
 async def echo_prompt(exchange: Exchange) -> None:
-    await exchange.error(400, f"Bad input: {exchange.body['messages'][-1]['content']}")
+    await exchange.fail(Fault.PLAIN, message=f"Bad input: {exchange.asked.prompt}")
 
 
 @case
 async def echo_key(exchange: Exchange) -> None:
-    await exchange.error(403, f"Not with {exchange.headers['authorization']}")
+    await exchange.fail(Fault.PLAIN, status=403, message=f"Not with {exchange.key}")
 
 
-def _error(status: int, message: str = "As the status says", *, code: str | None = None, **headers: str) -> Case:
+def _error(fault: Fault, *, status: int | None = None, message: str | None = None, **headers: str) -> Case:
     async def answer(exchange: Exchange) -> None:
-        await exchange.error(status, message, code=code, **headers)
+        await exchange.fail(fault, status=status, message=message, **headers)
 
     return answer
 
 
 CASES |= {
-    "context-length": _error(400, "Too long", code="context_length_exceeded"),
-    "context-length-of-vllm": _error(400, "This model's maximum context length is 4096 tokens.", code="400"),
-    "prompt-filtered": _error(400, "The prompt was flagged", code="content_filter"),
-    "quota": _error(429, "You exceeded your current quota", code="insufficient_quota"),
-    "rate-limited": _error(429, "Slow down", code="rate_limit_exceeded"),
-    "rate-limited-seconds": _error(429, "Slow down", retry_after="7"),
-    "rate-limited-date": _error(429, "Slow down", retry_after="Fri, 31 Dec 2100 23:59:59 GMT"),
-    **{f"status-{status}": _error(status) for status in (400, 401, 402, 403, 404, 408, 409, 413, 418, 422)},
-    **{f"status-{status}": _error(status) for status in (500, 502, 503, 504, 529)},
+    "context-length": _error(Fault.CONTEXT_LENGTH),
+    "context-length-of-vllm": _error(Fault.PLAIN, message="This model's maximum context length is 4096 tokens."),
+    "prompt-filtered": _error(Fault.PROMPT_FILTERED),
+    "quota": _error(Fault.QUOTA),
+    "unknown-model": _error(Fault.UNKNOWN_MODEL),
+    "rate-limited": _error(Fault.RATE_LIMIT),
+    "rate-limited-seconds": _error(Fault.RATE_LIMIT, retry_after="7"),
+    "rate-limited-date": _error(Fault.RATE_LIMIT, retry_after="Fri, 31 Dec 2100 23:59:59 GMT"),
+    **{f"status-{status}": _error(Fault.PLAIN, status=status) for status in (400, 401, 402, 403, 404, 408, 409)},
+    **{f"status-{status}": _error(Fault.PLAIN, status=status) for status in (413, 418, 422)},
+    **{f"status-{status}": _error(Fault.PLAIN, status=status) for status in (500, 502, 503, 504, 529)},
 }

@@ -1,6 +1,6 @@
-"""A small server that speaks OpenAI's chat completions, and can go wrong in every way that a provider can.
+"""A small server that speaks one provider's API, and can go wrong in every way that a provider can.
 
-The request's `model` names the behaviour (`fault_cases.CASES`). Written on raw sockets: no HTTP library would reset
+The request's model names the behaviour (`fault_cases.CASES`). Written on raw sockets: no HTTP library would reset
 a connection, end a stream cleanly without its end, or fall silent.
 """
 
@@ -12,36 +12,61 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-REQUEST_ID = "req_fault_server"
+from tests.support.fault_wire import PIECES, REQUEST_ID, Asked, Fault, Wire
+from tests.support.fault_wire_openai import OpenAIWire
 
 
 @dataclass
 class Exchange:
     """One request, and the means to answer it well or badly."""
 
-    model: str
-    streamed: bool
+    wire: Wire
+    asked: Asked
+    path: str
     headers: dict[str, str]
     body: dict[str, Any]
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def streamed(self) -> bool:
+        return self.asked.streamed
+
+    @property
+    def key(self) -> str:
+        """The key that came, with what stands around it."""
+        return self.headers[self.wire.key_header]
+
     async def send(self, status: int, body: str, *, content_type: str = "application/json", **headers: str) -> None:
         """A whole response."""
         data = body.encode()
-        await self._head(status, {"content-type": content_type, "content-length": str(len(data)), **headers})
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        await self._head(status, {"content-type": content_type, "content-length": str(len(data)), **given})
         await self._write(data)
 
-    async def error(self, status: int, message: str, *, code: str | None = None, **headers: str) -> None:
-        error = {"message": message, "type": "some_error", "param": None, "code": code}
-        await self.send(status, json.dumps({"error": error}), **headers)
+    async def fail(
+        self, fault: Fault, *, status: int | None = None, message: str | None = None, **headers: str
+    ) -> None:
+        """An error with a status, in the API's own words."""
+        status, body = self.wire.error(fault, status, message)
+        if status == 200 and self.streamed:
+            await self.begin_stream()
+            await self.raw(self.wire.event(body))
+            await self.end_stream()
+        else:
+            await self.send(status, body, **headers)
 
     async def begin_stream(self) -> None:
         await self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
 
-    async def event(self, data: str) -> None:
-        await self.raw(f"data: {data}\n\n")
+    async def tell(self) -> None:
+        """The pieces of the answer, without its end."""
+        await self.begin_stream()
+        for event in self.wire.opening(self.asked):
+            await self.raw(event)
+        for piece in PIECES:
+            await self.raw(self.wire.piece(piece, self.asked))
 
     async def raw(self, text: str) -> None:
         data = text.encode()
@@ -60,6 +85,12 @@ class Exchange:
         """Nothing more, until the client hangs up."""
         await self.hung_up.wait()
 
+    async def keep_alive(self) -> None:
+        """Signs of life without content, until the client hangs up."""
+        while not self.hung_up.is_set():
+            await self.raw(self.wire.keep_alive())
+            await asyncio.sleep(0.02)
+
     async def watch(self) -> None:
         """Notes the moment when the client's side of the connection ends."""
         try:
@@ -70,8 +101,10 @@ class Exchange:
         self.hung_up.set()
 
     async def _head(self, status: int, headers: dict[str, str]) -> None:
-        lines = [f"HTTP/1.1 {status} Status", f"x-request-id: {REQUEST_ID}", "connection: close"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        lines = [f"HTTP/1.1 {status} Status", "connection: close"]
+        if self.wire.request_id_header:
+            lines.append(f"{self.wire.request_id_header}: {REQUEST_ID}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         await self._write("\r\n".join([*lines, "", ""]).encode())
 
     async def _write(self, data: bytes) -> None:
@@ -85,22 +118,34 @@ Case = Callable[[Exchange], Awaitable[None]]
 class FaultServer:
     """`async with FaultServer(CASES) as server:` on a free port of 127.0.0.1. `exchanges` in order of arrival."""
 
-    def __init__(self, cases: Mapping[str, Case]) -> None:
+    def __init__(self, cases: Mapping[str, Case], wire: Wire | None = None) -> None:
         self._cases = cases
+        self._wire = wire or OpenAIWire()
         self.exchanges: list[Exchange] = []
-        self._arrived = asyncio.Condition()
+        self.connections_made = 0
+        self.connections_open = 0
+        self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def base_url(self) -> str:
+    def root(self) -> str:
         host, port = self._server.sockets[0].getsockname()
-        return f"http://{host}:{port}/v1"
+        return f"http://{host}:{port}"
+
+    @property
+    def base_url(self) -> str:
+        return self.root + self._wire.path
 
     async def exchange(self) -> Exchange:
         """The first exchange, once it is there."""
-        async with self._arrived:
-            await self._arrived.wait_for(lambda: bool(self.exchanges))
+        async with self._changed:
+            await self._changed.wait_for(lambda: bool(self.exchanges))
         return self.exchanges[0]
+
+    async def all_connections_closed(self) -> None:
+        """Returns once no connection is open."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.connections_open == 0)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -117,34 +162,41 @@ class FaultServer:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        await self._count(+1)
         try:
-            exchange = await _read(reader, writer)
+            await self._answer(await self._read(reader, writer))
         except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()  # somebody connected and asked for nothing
-            return
-        async with self._arrived:
-            self.exchanges.append(exchange)
-            self._arrived.notify_all()
-        watching = asyncio.create_task(exchange.watch())
-        try:
-            await self._cases[exchange.model](exchange)
-        except ConnectionError:
-            pass  # the client had enough
+            pass  # somebody connected and asked for nothing, or had enough
         finally:
             writer.close()
+            await self._count(-1)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        async with self._changed:
+            self.exchanges.append(exchange)
+            self._changed.notify_all()
+        watching = asyncio.create_task(exchange.watch())
+        try:
+            await self._cases[exchange.asked.model](exchange)
+        finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
+    async def _count(self, change: int) -> None:
+        async with self._changed:
+            self.connections_open += change
+            self.connections_made += max(0, change)
+            self._changed.notify_all()
 
-async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head)}
-    body = json.loads(await reader.readexactly(int(headers["content-length"])))
-    return Exchange(
-        model=body["model"],
-        streamed=body.get("stream", False),
-        headers=headers,
-        body=body,
-        reader=reader,
-        writer=writer,
-    )
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange:
+        first, *head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+        method, path, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head)}
+        asked = Asked(model="list-of-models", streamed=False, prompt="")
+        body: dict[str, Any] = {}
+        if method == "POST":
+            body = json.loads(await reader.readexactly(int(headers["content-length"])))
+            asked = self._wire.asked(path, body)
+        return Exchange(
+            wire=self._wire, asked=asked, path=path, headers=headers, body=body, reader=reader, writer=writer
+        )
