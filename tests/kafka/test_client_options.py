@@ -253,7 +253,12 @@ async def test_an_endpoint_that_is_away_is_an_error_that_aiokafka_survives() -> 
 async def test_an_endpoint_that_never_answers_is_given_up() -> None:
     """The wait is bounded."""
     release = asyncio.Event()
-    server = await asyncio.start_server(lambda _reader, _writer: release.wait(), "127.0.0.1", 0)
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     try:
         port = server.sockets[0].getsockname()[1]
         credentials = ClientCredentials(
