@@ -121,7 +121,7 @@ class WorkerSettings(Section):
     drain_seconds: float = Field(default=20, ge=0, description="for calls in flight, on SIGTERM")
     max_request_bytes: int = Field(default=MAX_REQUEST_BYTES, ge=1024)
     result_topics: list[str] = Field(default_factory=list, description="allow-list for result_topic")
-    session_timeout_seconds: float = Field(default=30, ge=6)
+    session_timeout_seconds: float = Field(default=30, ge=1)
 
 
 class BridgeSettings(Section):

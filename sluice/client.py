@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 REMEMBERED_IDS = 100_000
 """Ids of results seen, to drop repeats: bounds memory to some 20 MB."""
+CLOSE_SECONDS = 5.0
+"""With Kafka away nobody takes what is still to be sent, and the producer would wait for it without end."""
 
 
 class ClientClosedError(Exception):
@@ -77,7 +79,11 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         self._codec = self._producer = None
         self._fail_waiting(ClientClosedError("the client was closed before the result came"))
-        await self._connections.aclose()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._connections.aclose()
+        except TimeoutError:
+            log.warning("close_timed_out", seconds=CLOSE_SECONDS)
 
     async def submit(self, request: LLMRequest) -> None:
         """Returns when Kafka has the request. From then on it is not lost.

@@ -65,14 +65,13 @@ def failed(error: Exception, facts: CallFacts) -> Failed:
         )
     if isinstance(error, ErrorBodyError):
         return http_failures.amid_answer(_with_type(_said(error.body), error.body), facts)
-    if isinstance(error, APIConnectionError):
-        # The SDK wraps the transport's exception, which says more.
-        cause = error.__cause__
-        return http_failures.by_transport(cause if isinstance(cause, Exception) else error, facts)
-    if isinstance(error, httpx2.HTTPError | httpx2.StreamError):
-        return http_failures.by_transport(error, facts)
-    if isinstance(error, ValueError | RecursionError):
+    if isinstance(error, APIConnectionError) and isinstance(error.__cause__, Exception):
+        # The SDK wraps whatever was raised while it sent, bugs as well; the cause says more.
+        error = error.__cause__
+    elif isinstance(error, ValueError | RecursionError):
         return http_failures.unreadable(error, facts)
+    if isinstance(error, httpx2.HTTPError | httpx2.StreamError | OSError):
+        return http_failures.by_transport(error, facts)
     return http_failures.in_the_sdk(error, facts)
 
 

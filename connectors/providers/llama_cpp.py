@@ -68,7 +68,8 @@ class LlamaCppProvider:
     async def close(self) -> None:
         for stop in list(self._jobs.values()):
             stop.set()
-        self._thread.submit(self._model.close)
+        with suppress(RuntimeError):  # it was closed before
+            self._thread.submit(self._model.close)
         await asyncio.to_thread(self._thread.shutdown)
 
     async def check(self, *, timeout_seconds: float) -> Reached:  # noqa: ARG002 - a file needs no waiting for

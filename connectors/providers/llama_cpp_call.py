@@ -56,7 +56,7 @@ def _answer(
     text, parts, count = TokenText(call.parameters.stop), [], 0
     bad_end: BadEnd | None = CUT_AT_THE_LIMIT if wanted == limit else CONTEXT_FULL
     for piece in model.tokens(prompt, call, grammar=rules, stopped=stopped):
-        count += 1
+        count += piece is not None
         parts.append(text.end() if piece is None else text.add(piece))
         if parts[-1]:
             tell(parts[-1])
@@ -69,6 +69,8 @@ def _answer(
     if bad_end is not None:
         fault = problem(bad_end.category, bad_end.message, retryable=False, remedy=bad_end.remedy)
         return Failed(problem=fault, usage=usage)
+    if not any(parts):
+        return Failed(problem=problem(F.MALFORMED, "no answer in text: the model ended it at once"), usage=usage)
     return Answered(text="".join(parts), finish_reason=FINISHED, model=call.model, usage=usage)
 
 

@@ -16,6 +16,8 @@ MAX_REPETITIONS = 1_000
 """Longer strings and arrays are not bounded by the grammar."""
 MAX_NUMBERS = 1_000
 """Numbers between two bounds are spelt out: integers each, others in tenths."""
+MAX_CHARACTERS = 1_000_000
+"""llama.cpp parses some two million a second, and cannot be stopped meanwhile."""
 
 _CHARACTER = (
     r'char ::= [^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | '
@@ -36,6 +38,8 @@ def grammar(schema: dict[str, Any]) -> str:
         text: str = json_schema_to_gbnf(json.dumps(_narrowed(schema)))
     except (AssertionError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise GrammarError("llama.cpp can make no grammar of it") from error
+    if len(text) > MAX_CHARACTERS:
+        raise GrammarError("the grammar would be too large")
     return re.sub(r"^char ::= .*$", lambda _: _CHARACTER, text, flags=re.MULTILINE)
 
 

@@ -26,8 +26,8 @@ DEFAULT_TEMPERATURE = 0.8
 DEFAULT_TOP_P = 0.95
 """llama.cpp's own."""
 
-_LOGGED_LEVELS = frozenset({2, 3})
-"""GGML_LOG_LEVEL_WARN and GGML_LOG_LEVEL_ERROR."""
+_LOGGED_LEVELS = frozenset({3, 4})
+"""GGML_LOG_LEVEL_WARN and GGML_LOG_LEVEL_ERROR, as ggml.h has them (the library's own list is an older one)."""
 
 
 class StoppedError(Exception):

@@ -43,6 +43,8 @@ class Interrupts:
         try:
             return asyncio.run(self._cancellable(work))
         except asyncio.CancelledError:
+            if not self._interrupted:
+                raise
             raise KeyboardInterrupt from None
 
     async def _cancellable(self, work: Coroutine[Any, Any, T]) -> T:

@@ -14,6 +14,8 @@ _ONE_NODE: Mapping[str, str] = {
     # A topic comes from `sluice topics create`, with its stated settings, never from a typing error.
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
+    # Tests of crashes wait for a dead worker's session to end; Kafka's own minimum is 6 s.
+    "group.min.session.timeout.ms": "1000",
     # After a crash the next start waits for the session of the crashed one to end: 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",

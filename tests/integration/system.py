@@ -21,7 +21,7 @@ from schemas.envelope import cloud_event, header
 from sluice.role_process import RoleProcess
 
 LEASE_SECONDS = 2.0
-SESSION_SECONDS = 6.0
+SESSION_SECONDS = 3.0
 _codec = SingleObjectCodec()
 
 

@@ -50,8 +50,9 @@ async def through(system: System, disturb: Callable[[], Awaitable[None]]) -> Out
 async def test_kill_9_of_a_lane_worker_at_several_points(stack_settings: Settings, tmp_path: Path) -> None:
     """Calls beyond one per request are at most those in flight at the kills, and each is flagged."""
     async with running_system(stack_settings, tmp_path, concurrency=CONCURRENCY) as system:
-        await system.start("intake")
-        workers = [await system.start("lane", "simulated"), await system.start("lane", "simulated")]
+        _, *workers = await asyncio.gather(
+            system.start("intake"), system.start("lane", "simulated"), system.start("lane", "simulated")
+        )
 
         async def kill_and_replace() -> None:
             for calls in KILLS_AT:
@@ -66,8 +67,7 @@ async def test_kill_9_of_a_lane_worker_at_several_points(stack_settings: Setting
 async def test_kill_9_of_intake_at_several_points(stack_settings: Settings, tmp_path: Path) -> None:
     """No request is called twice: a crash at the door costs no provider call."""
     async with running_system(stack_settings, tmp_path, concurrency=CONCURRENCY) as system:
-        intake = await system.start("intake")
-        await system.start("lane", "simulated")
+        intake, _ = await asyncio.gather(system.start("intake"), system.start("lane", "simulated"))
 
         async def kill_and_replace() -> None:
             victim: RoleProcess = intake
@@ -83,8 +83,7 @@ async def test_kill_9_of_intake_at_several_points(stack_settings: Settings, tmp_
 async def test_sigterm_during_calls_and_workers_that_join_and_leave(stack_settings: Settings, tmp_path: Path) -> None:
     """A deploy of every worker in turn: calls in flight end, nothing is called twice."""
     async with running_system(stack_settings, tmp_path, concurrency=CONCURRENCY) as system:
-        first = await system.start("lane", "simulated")
-        intake = await system.start("intake")
+        first, intake = await asyncio.gather(system.start("lane", "simulated"), system.start("intake"))
 
         async def deploy() -> None:
             await system.called(300)
@@ -110,8 +109,7 @@ async def test_sigterm_leaves_calls_that_outlast_the_drain_to_the_next_worker(
     """They are ended, given back and called again by another worker at once, and flagged as possibly billed."""
     options = {"SLUICE_WORKER__DRAIN_SECONDS": "0.5", "SLUICE_WORKER__LEASE_SECONDS": "60"}
     async with running_system(stack_settings, tmp_path, options=options) as system:
-        await system.start("intake")
-        worker = await system.start("lane", "simulated")
+        worker, _ = await asyncio.gather(system.start("lane", "simulated"), system.start("intake"))
         slow = [
             LLMRequest(
                 request_id=f"slow-{number}",

@@ -1,5 +1,6 @@
 """One request at a time through the whole system: real Kafka, real Redis, roles as processes."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,8 +28,7 @@ async def test_requests_of_every_kind_end_as_they_should(stack_settings: Setting
     """Completed, streamed, judged, failed, duplicated, invalid, too large, undecodable: each ends once."""
     options = {"SLUICE_WORKER__MAX_REQUEST_BYTES": "20000"}
     async with running_system(stack_settings, tmp_path, options=options) as system:
-        await system.start("intake")
-        await system.start("lane", "simulated")
+        await asyncio.gather(system.start("intake"), system.start("lane", "simulated"))
         requests = [
             chat("plain"),
             chat("streamed", stream=True),
@@ -94,8 +94,7 @@ async def test_requests_of_every_kind_end_as_they_should(stack_settings: Setting
 async def test_a_deadline_ends_a_running_call(stack_settings: Settings, tmp_path: Path) -> None:
     """A call that never answers is ended at the request's deadline, as expired and possibly billed."""
     async with running_system(stack_settings, tmp_path) as system:
-        await system.start("intake")
-        await system.start("lane", "simulated")
+        await asyncio.gather(system.start("intake"), system.start("lane", "simulated"))
         deadline = datetime.now(UTC) + timedelta(seconds=2)
         await system.send([chat("late", deadline_at=deadline, metadata={"simulated.hang": "true"})])
         outcome = await system.ended(["late"], timeout_seconds=20)
@@ -109,8 +108,7 @@ async def test_a_deadline_ends_a_running_call(stack_settings: Settings, tmp_path
 async def test_roles_tell_operators_how_they_are(stack_settings: Settings, tmp_path: Path) -> None:
     """Each role serves metrics, health and readiness, and logs no text of requests or answers."""
     async with running_system(stack_settings, tmp_path) as system:
-        intake = await system.start("intake")
-        lane = await system.start("lane", "simulated")
+        intake, lane = await asyncio.gather(system.start("intake"), system.start("lane", "simulated"))
         sentence = "a-sentence-that-must-not-be-logged"
         request = LLMRequest(request_id="r", messages=[Message(role=Role.USER, content=sentence)])
         await system.send([request])

@@ -1,12 +1,13 @@
 """Nothing is left of a call: no connection, no task, no file. And what is shared is nobody's to close."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import psutil
 import pytest
 
-from connectors.providers.base import Answered, Provider
+from connectors.providers.base import Answered, Failed, Provider
 from connectors.providers.http_client import new_http_client
 from tests.providers.calls import a_call, answer_of, outcome_of
 from tests.providers.contract.adapters import ADAPTERS, BY_TYPE, Adapter
@@ -58,8 +59,8 @@ async def test_an_own_client_is_closed(adapter: Adapter) -> None:
         assert tried.server
         provider = provider_at(tried.server.root, adapter)
         await provider.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            await answer_of(provider, a_call(model="good"))
+        with contextlib.suppress(RuntimeError):  # some SDKs make a failure of it
+            assert isinstance(await outcome_of(provider, a_call(model="good")), Failed)
         assert not tried.server.exchanges
 
 
