@@ -13,7 +13,7 @@ SYNC_FLAGS := --frozen --inexact --quiet
 DEMO_EXTRAS := --extra stack --extra openai
 TEST_EXTRAS := --extra stack --extra registry --extra openai --extra anthropic --extra google
 
-.PHONY: help demo test lint types check unit integration bench up down schemas format clean
+.PHONY: help demo test unit bench up down schemas matrix docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,13 @@ down: install-demo ## stop what a crash left behind
 
 schemas: install-test ## write schemas/avro and schemas/asyncapi.json anew
 	@$(RUN)python -m schemas.generate
+
+docs: install-test ## docs/configuration.md and the quotes in the documents anew
+	@$(RUN)python -m docs.generate_configuration
+	@$(RUN)python -m docs.generate_quotes
+
+matrix: install-test ## docs/provider-matrix.md anew: what every provider ends in, case by case
+	@$(RUN)python -m tests.providers.contract.matrix
 
 format: install-test ## put the code into its form
 	@$(RUN)ruff format --quiet .

@@ -19,6 +19,11 @@ _CHATTY = {
     "mode": "WARNING",
     "aiohttp.access": "WARNING",
     "httpx2": "WARNING",
+    "httpcore2": "WARNING",
+    # At level debug these log whole requests, and so prompts.
+    "anthropic": "INFO",
+    "openai": "INFO",
+    "google_genai": "INFO",
 }
 
 

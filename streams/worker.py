@@ -20,6 +20,7 @@ from connectors.kafka.producer import Producer
 from connectors.kafka.reader import partitions_of
 from connectors.ops import OpsServer, Readiness
 from connectors.providers.pricing_file import load_prices
+from connectors.providers.recorder import with_recording
 from connectors.providers.registry import build_provider
 from connectors.schema_registry import open_codec
 from connectors.settings import Settings
@@ -79,7 +80,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
     entry = catalogue.providers[provider_name]
     concurrency = entry.concurrency or settings.worker.concurrency
     async with AsyncExitStack() as stack:
-        provider = build_provider(provider_name, entry)
+        provider = with_recording(build_provider(provider_name, entry), os.environ)
         stack.push_async_callback(provider.close)
         context = await stack.enter_async_context(_open_context(settings, catalogue))
         leases = LeaseKeeper(context.state, lease_seconds=settings.worker.lease_seconds)

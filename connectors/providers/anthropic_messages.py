@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 from anthropic import AnthropicError, AsyncAnthropic
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from connectors.providers.answer_draft import AnswerDraft
 from connectors.providers.anthropic import AnthropicOptions
@@ -30,6 +30,14 @@ from schemas.request import Message
 from schemas.vocabulary import Role
 
 _REQUEST_ID_HEADER = "request-id"
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _ModelList(BaseModel):
+    data: list[_Model]
 
 
 class Messages:
@@ -79,11 +87,13 @@ class Messages:
         """Asks for the list of models, which costs nothing."""
         nothing_yet = AnswerDraft(asked_model="", streamed=False)
         try:
-            page = await self._sdk.models.list(limit=1000, timeout=timeout_seconds)
+            response = await self._sdk.get(
+                "/v1/models", cast_to=httpx2.Response, options={"params": {"limit": 1000}, "timeout": timeout_seconds}
+            )
+            listed = _ModelList.model_validate_json(response.content)
         except (AnthropicError, *EXCEPTIONS) as error:
             return failed(error, self._facts((), nothing_yet)).problem
-        listed = getattr(page, "data", None)  # whatever came with status 200
-        return Reached(models=tuple(model.id for model in listed) if isinstance(listed, list) else None)
+        return Reached(models=tuple(model.id for model in listed.data))
 
     async def _events(self, call: Call) -> AsyncGenerator[CallEvent, None]:
         parameters = self._parameters(call)

@@ -78,6 +78,7 @@ def build(name: str, entry: ProviderEntry, around: Surroundings) -> Provider:
             options=options,
             output_limit="max_completion_tokens",
             model_names=options.deployments,
+            lists_our_models=False,  # but those that could be deployed
         ),
         secret=secret,
         http_client=around.http_client,

@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -80,7 +81,8 @@ class Gemini:
         nothing_yet = AnswerDraft(asked_model="", streamed=False)
         try:
             async with asyncio.timeout(timeout_seconds):
-                page = await self._sdk.aio.models.list(config={"page_size": 1000})
+                with showing_responses_to(partial(_begin, nothing_yet)):
+                    page = await self._sdk.aio.models.list(config={"page_size": 1000})
         except TimeoutError:
             return problem(FailureCategory.TIMEOUT_TOTAL, f"no answer within {timeout_seconds:g} s")
         except EXCEPTIONS as error:

@@ -27,7 +27,7 @@ from connectors.providers.http_client import new_http_client
 from connectors.providers.http_failures import CallFacts
 from connectors.providers.openai_answers import ChatAnswer
 from connectors.providers.openai_errors import CredentialError, failed
-from connectors.providers.openai_options import ChatOptions, StructuredOutput, TokenLimitParameter
+from connectors.providers.openai_options import ChatOptions, TokenLimitParameter
 from connectors.providers.openai_schema import Ask, structured
 from connectors.providers.sdk_timeouts import sdk_timeout
 from policy.catalogue import ProviderEntry
@@ -49,16 +49,19 @@ _FAILURES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialect:
-    """How one server wants to be asked. `model_names`: what it calls the models of the catalogue, where it differs."""
+    """How one server wants to be asked. `model_names`: what it calls the models of the catalogue, where it differs.
+
+    `check_path`: what costs nothing to get, and shows that the key is good.
+    """
 
     options: ChatOptions
     output_limit: TokenLimitParameter = "max_tokens"
-    structured_output: StructuredOutput = "json_schema"
     headers: Mapping[str, str | Omit] = field(default_factory=dict, repr=False)
     body: Mapping[str, Any] = field(default_factory=dict)
     body_with_schema: Mapping[str, Any] = field(default_factory=dict)
     model_names: Mapping[str, str] = field(default_factory=dict)
     check_path: str = "/models"
+    lists_our_models: bool = True
 
 
 class ChatCompletions:
@@ -115,7 +118,8 @@ class ChatCompletions:
                 cast_to=httpx2.Response,
                 options={"timeout": timeout_seconds, "headers": self._dialect.headers},
             )
-            return Reached(models=_model_ids(json.loads(response.content)))
+            listed = _model_ids(json.loads(response.content))
+            return Reached(models=listed if self._dialect.lists_our_models else None)
         except _FAILURES as error:
             return failed(error, self._facts((), nothing_yet)).problem
 
@@ -189,8 +193,7 @@ class ChatCompletions:
     def _ask(self, call: Call) -> Ask | Problem:
         if call.response_schema is None:
             return Ask()
-        dialect = self._dialect
-        means = dialect.options.structured_output_of(call.model, default=dialect.structured_output)
+        means = self._dialect.options.structured_output_of(call.model)
         return structured(means, call.response_schema_name, call.response_schema)
 
     def _facts(self, messages: tuple[Message, ...], draft: AnswerDraft) -> CallFacts:

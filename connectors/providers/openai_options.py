@@ -1,6 +1,6 @@
 """The options that all providers which speak OpenAI's chat completions share. Needs no SDK."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -28,6 +28,9 @@ class ChatOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    default_structured_output: ClassVar[StructuredOutput] = "json_schema"
+    """What the models of a type can do that its options say nothing of."""
+
     token_limit_parameter: TokenLimitParameter | None = None
     structured_output: dict[ModelPattern, StructuredOutput] = Field(default_factory=dict)
     stream_usage: bool = True
@@ -41,9 +44,9 @@ class ChatOptions(BaseModel):
             raise ValueError(f"may not hold {', '.join(ours)}: that is said by each request")
         return body
 
-    def structured_output_of(self, model: str, *, default: StructuredOutput) -> StructuredOutput:
+    def structured_output_of(self, model: str) -> StructuredOutput:
         """How this model is asked for JSON by a schema."""
         for pattern, means in self.structured_output.items():
             if model.startswith(pattern[:-1]) if pattern.endswith("*") else model == pattern:
                 return means
-        return default
+        return self.default_structured_output

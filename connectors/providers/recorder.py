@@ -37,6 +37,10 @@ _LOOKS_LIKE_A_KEY = re.compile(
 )
 
 
+class _TooLargeError(ValueError):
+    """A call of more than `MAX_CHARACTERS`."""
+
+
 def with_recording(provider: Provider, environ: Mapping[str, str]) -> Provider:
     """The provider itself, or one that records its calls, as the environment says.
 
@@ -107,15 +111,14 @@ class RecordingProvider:
             )
 
     def _write(self, recording: Recording) -> None:
-        self._room -= 1
-        text = self._without_keys(recording.model_dump_json(indent=2))
-        if len(text) > MAX_CHARACTERS:
-            log.warning("call_not_recorded", request_id=recording.call.request_id, characters=len(text))
-            return
         try:
+            text = self._without_keys(recording.model_dump_json(indent=2))
+            if len(text) > MAX_CHARACTERS:
+                raise _TooLargeError
             _write_new(self._folder / _file_name(recording), text)
-        except OSError as error:
-            log.warning("call_not_recorded", request_id=recording.call.request_id, error=error.strerror)
+        except (OSError, ValueError) as error:
+            log.warning("call_not_recorded", request_id=recording.call.request_id, reason=_reason(error))
+        self._room -= 1
         if self._room == 0:
             log.warning("recording_ended", folder=str(self._folder), files=MAX_FILES)
 
@@ -131,6 +134,11 @@ def _secrets(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if _HOLDS_A_SECRET.search(name.upper()) and len(value.strip()) >= _SHORTEST_SECRET
     }
+
+
+def _reason(error: OSError | ValueError) -> str:
+    # A serializer's message may quote what it could not write.
+    return f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__
 
 
 def _milliseconds_since(began: float) -> float:

@@ -9,13 +9,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from connectors.providers import anthropic, azure_openai, google, llama_cpp, openai, openai_compatible, openrouter, vllm
+from connectors.providers import (
+    anthropic,
+    azure_openai,
+    google,
+    llama_cpp,
+    openai,
+    openai_compatible,
+    openrouter,
+    replay,
+    vllm,
+)
 from connectors.providers.errors import MissingExtraError, ProviderConfigurationError
 from connectors.providers.llama_cpp_options import LlamaCppOptions
+from connectors.providers.openai_options import ChatOptions
 from connectors.providers.simulated_options import SimulatedOptions
 
 if TYPE_CHECKING:
@@ -33,13 +44,25 @@ class Surroundings:
     environ: Mapping[str, str]
 
 
+def _named_key_variable(entry: ProviderEntry) -> str | None:
+    return entry.api_key_env
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderType:
-    """A value of `type` in providers.toml. `extra`: the optional dependency that `load` needs."""
+    """A value of `type` in providers.toml.
+
+    `extra`: the optional dependency that `load` needs. `key_variable`: where an entry's key is.
+    `structured_output`: how a model with these options is asked for JSON by a schema, in a word.
+    `default_concurrency`: calls at once where an entry does not say; None: as many as the worker makes of any type.
+    """
 
     options: type[BaseModel]
     load: Callable[[str, ProviderEntry, Surroundings], Provider]
     extra: str | None = None
+    key_variable: Callable[[ProviderEntry], str | None] = _named_key_variable
+    structured_output: Callable[[Any, str], str] = lambda _options, _model: "none"
+    default_concurrency: int | None = None
 
 
 def _simulated(name: str, entry: ProviderEntry, _surroundings: Surroundings) -> Provider:
@@ -49,17 +72,64 @@ def _simulated(name: str, entry: ProviderEntry, _surroundings: Surroundings) -> 
 
 
 PROVIDER_TYPES: dict[str, ProviderType] = {
-    "simulated": ProviderType(options=SimulatedOptions, load=_simulated),
-    "openai": ProviderType(options=openai.OpenAIOptions, load=openai.build, extra="openai"),
-    "azure_openai": ProviderType(options=azure_openai.AzureOpenAIOptions, load=azure_openai.build, extra="openai"),
-    "openrouter": ProviderType(options=openrouter.OpenRouterOptions, load=openrouter.build, extra="openai"),
-    "vllm": ProviderType(options=vllm.VLLMOptions, load=vllm.build, extra="openai"),
-    "openai_compatible": ProviderType(
-        options=openai_compatible.OpenAICompatibleOptions, load=openai_compatible.build, extra="openai"
+    "simulated": ProviderType(
+        options=SimulatedOptions, load=_simulated, structured_output=lambda *_: "comparisons alone"
     ),
-    "llama_cpp": ProviderType(options=LlamaCppOptions, load=llama_cpp.build, extra="llama-cpp"),
-    "anthropic": ProviderType(options=anthropic.AnthropicOptions, load=anthropic.build, extra="anthropic"),
-    "google": ProviderType(options=google.GoogleOptions, load=google.build, extra="google"),
+    "openai": ProviderType(
+        options=openai.OpenAIOptions,
+        load=openai.build,
+        extra="openai",
+        key_variable=openai.key_variable,
+        structured_output=ChatOptions.structured_output_of,
+    ),
+    "azure_openai": ProviderType(
+        options=azure_openai.AzureOpenAIOptions,
+        load=azure_openai.build,
+        extra="openai",
+        key_variable=azure_openai.key_variable,
+        structured_output=ChatOptions.structured_output_of,
+    ),
+    "openrouter": ProviderType(
+        options=openrouter.OpenRouterOptions,
+        load=openrouter.build,
+        extra="openai",
+        key_variable=openrouter.key_variable,
+        structured_output=ChatOptions.structured_output_of,
+    ),
+    "vllm": ProviderType(
+        options=vllm.VLLMOptions,
+        load=vllm.build,
+        extra="openai",
+        structured_output=ChatOptions.structured_output_of,
+    ),
+    "openai_compatible": ProviderType(
+        options=openai_compatible.OpenAICompatibleOptions,
+        load=openai_compatible.build,
+        extra="openai",
+        structured_output=ChatOptions.structured_output_of,
+    ),
+    "anthropic": ProviderType(
+        options=anthropic.AnthropicOptions,
+        load=anthropic.build,
+        extra="anthropic",
+        key_variable=anthropic.key_variable,
+        structured_output=lambda options, _model: str(options.structured_output),
+    ),
+    "google": ProviderType(
+        options=google.GoogleOptions,
+        load=google.build,
+        extra="google",
+        key_variable=google.key_variable,
+        structured_output=lambda *_: "response_json_schema",
+    ),
+    "llama_cpp": ProviderType(
+        options=LlamaCppOptions,
+        load=llama_cpp.build,
+        extra="llama-cpp",
+        structured_output=lambda *_: "grammar",
+        default_concurrency=1,
+    ),
+    "replay": ProviderType(options=replay.ReplayOptions, load=replay.build, structured_output=lambda *_: "as recorded"),
 }
 
 

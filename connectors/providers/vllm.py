@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from connectors.providers.api_key import api_key
 from connectors.providers.errors import ProviderConfigurationError
 from connectors.providers.openai import NO_KEY
-from connectors.providers.openai_options import ChatOptions
+from connectors.providers.openai_options import ChatOptions, StructuredOutput
 
 if TYPE_CHECKING:
     import httpx2
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 class VLLMOptions(ChatOptions):
     """A server before 0.12 may want `structured_output = { "*" = "guided_json" }`."""
+
+    default_structured_output: ClassVar[StructuredOutput] = "full_json_schema"
 
 
 def build(name: str, entry: ProviderEntry, around: Surroundings) -> Provider:
@@ -41,7 +43,7 @@ def build(name: str, entry: ProviderEntry, around: Surroundings) -> Provider:
         name,
         entry,
         connect,
-        dialect=Dialect(options=options, structured_output="full_json_schema"),
+        dialect=Dialect(options=options),
         secret=key.get_secret_value,
         http_client=around.http_client,
     )

@@ -7,7 +7,8 @@ import re
 import tomllib
 from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import AliasChoices, BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
@@ -80,17 +81,19 @@ def _line(detail: ErrorDetails) -> str:
 
 
 def _named(steps: list[str]) -> str:
-    """A setting as the file has it, and as the environment has it; its own name where it is known by one."""
-    dotted = ".".join(steps)
-    if dotted.isupper() or not dotted:
-        return dotted or "settings"
-    field = Settings.model_fields.get(steps[0])
-    alias = next((name for name in _aliases(field) if name.isupper()), None) if field else None
-    return f"{dotted} ({alias or PREFIX + '__'.join(steps).upper()})"
+    """A setting as the file has it, and as the environment has it."""
+    if not steps:
+        return "settings"
+    # A field with a name of its own in the environment is reported by that name.
+    first = next((name for name, field in Settings.model_fields.items() if steps[0] in _aliases(field)), steps[0])
+    dotted = ".".join([first, *steps[1:]])
+    own = next((alias for alias in _aliases(Settings.model_fields.get(first)) if alias.isupper()), None)
+    return f"{dotted} ({own or PREFIX + '__'.join(steps).upper()})"
 
 
-def _aliases(field: Any) -> list[str]:
-    return [str(name) for name in getattr(field.validation_alias, "choices", ())]
+def _aliases(field: FieldInfo | None) -> list[str]:
+    alias = field.validation_alias if field else None
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
 
 
 def _suggestion(steps: list[str]) -> str:

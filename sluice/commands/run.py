@@ -61,7 +61,7 @@ def run(
     \b
     Exit codes:
       0  stopped as asked
-      1  crashed; or could not start without Kafka, its topics or the schema registry (a bridge waits for Kafka)
+      1  crashed, or could not start: no Kafka, topics or registry (a bridge waits)
       2  called wrongly, or the settings are not valid
     """
     settings = settings_or_exit()

@@ -58,7 +58,8 @@ def send(
     Examples:
       sluice send "Say hello" --wait
       sluice send "Say hello" --provider openai --model gpt-5-mini --wait --json
-      echo '{"request_id": "a-1", "messages": [{"role": "user", "content": "hi"}]}' | sluice send -f -
+      sluice send -f requests.jsonl
+      jq -c '.[]' requests.json | sluice send -f - --wait
       sluice send -f requests.jsonl --wait --json > results.jsonl
 
     \b
@@ -66,7 +67,7 @@ def send(
       0    sent (with --wait: all completed)
       1    with --wait: some ended otherwise
       2    called wrongly, or a request is not valid; nothing was sent
-      3    the time ran out before all were sent, or with --wait before all had a result
+      3    the time ran out: not all are sent, or with --wait not all have a result
       4    Kafka could not be used
       130  interrupted; what was sent goes on
     """

@@ -62,7 +62,7 @@ def watch(
 
     \b
     Exit codes:
-      0  ended by Ctrl-C or --timeout; with --until-done: all named requests have ended
+      0  ended by Ctrl-C, --timeout, or --until-done: all named ones have ended
       2  called wrongly, or the settings are not valid
       3  with --until-done: --timeout came first
       4  Kafka could not be used, or the topics do not exist
@@ -74,7 +74,8 @@ def watch(
         misused("--until-done needs to know which requests: sluice watch a-1 a-2 --until-done")
     since_seconds = since if since is not None else NAMED_SINCE_SECONDS if names else 0.0
     watcher = _Watcher(settings=settings, names=names, since_seconds=since_seconds, until_done=until_done)
-    view = Screen() if Console().is_terminal and not as_json else Lines(as_json=as_json)
+    console = Console(highlight=False)
+    view = Screen(console) if console.is_terminal and not as_json else Lines(as_json=as_json)
     with Interrupts() as interrupts, kafka_problems(settings):
         try:
             interrupts.run(watcher.run(view, timeout))

@@ -69,9 +69,9 @@ class Lines:
 class Screen:
     """A table that is drawn anew a few times a second, however many events there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
         self._newest: OrderedDict[str, StatusEvent] = OrderedDict()
-        self._live = Live(console=Console(highlight=False), auto_refresh=False)
+        self._live = Live(console=console, auto_refresh=False)
         self._drawn_at = 0.0
         self._is_stale = True
 
@@ -112,8 +112,7 @@ class Screen:
         table.add_column("reason", no_wrap=True, overflow="ellipsis")
         for event in list(self._newest.values())[: max(1, self._live.console.height - LINES_AROUND_ROWS)]:
             request_id, state, *rest = _cells(event)
-            # As text: an id or a reason may hold square brackets, which rich would take for markup.
-            table.add_row(Text(request_id), Text(state, style=STYLES[event.state]), *map(Text, rest))
+            table.add_row(request_id, Text(state, style=STYLES[event.state]), *rest)
         return table
 
 

@@ -1,5 +1,6 @@
 """What the demo found out: wins, terminal states, and the pipeline's own overhead. Pure."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from sluice.demo.essays import Essay
 class Report:
     """One run. `pairs`: both essays and the request's id; `events`: terminal events, each with its `ce_id`."""
 
+    run: str
     pairs: Sequence[tuple[Essay, Essay, str]]
     results: Mapping[str, LLMResult]
     events: Sequence[tuple[str | None, StatusEvent]]
@@ -72,6 +74,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         return {
+            "run": self.run,
             "requests": self.requests,
             "completed": self.completed,
             "failed": self.failed,
@@ -138,5 +141,6 @@ def percentile(ascending: Sequence[float], share: float) -> float | None:
     """The nearest-rank percentile of sorted values; None of nothing."""
     if not ascending:
         return None
-    rank = max(0, min(len(ascending) - 1, round(share * len(ascending) + 0.5) - 1))
-    return round(ascending[rank], 2)
+    # Rounded before: a share is not exact, and 0.07 * 100 would be more than 7.
+    rank = max(1, math.ceil(round(share * len(ascending), 6)))
+    return round(ascending[rank - 1], 2)

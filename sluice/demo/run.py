@@ -49,6 +49,7 @@ async def run_demo(settings: Settings, plan: Plan, console: Console, *, check: C
         seconds = time.monotonic() - began
         events = await _terminal_events(status_reader, codec, plan.run)
     return Report(
+        run=plan.run,
         pairs=tuple((first, second, request.request_id) for first, second, request in pairs),
         results=results,
         events=tuple(events),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import httpx2
+
 from connectors.providers.base import Provider
 from connectors.providers.registry import build_provider
 from policy.catalogue import ProviderEntry
@@ -12,10 +14,17 @@ KEY = "sk-very-secret"
 ENVIRON = {"KEY": KEY}
 
 
-def chat_provider(kind: str, server: ChatServer, *, path: str = "/v1", **parts: Any) -> Provider:
+def chat_provider(
+    kind: str,
+    server: ChatServer,
+    *,
+    path: str = "/v1",
+    http_client: httpx2.AsyncClient | None = None,
+    **parts: Any,
+) -> Provider:
     """A provider of this type at the server."""
     entry = {"type": kind, "models": ["m"], "base_url": server.url + path, "api_key_env": "KEY"} | parts
-    return build_provider("remote", ProviderEntry.model_validate(entry), environ=ENVIRON)
+    return build_provider("remote", ProviderEntry.model_validate(entry), http_client=http_client, environ=ENVIRON)
 
 
 async def asked(provider: Provider, server: ChatServer, **parts: Any) -> Asked:

@@ -1,6 +1,7 @@
 """A well-behaved server of chat completions that remembers what it was asked, for tests of what is sent where."""
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,12 +29,15 @@ class ChatServer:
     """What it answers can be changed while it runs: `status` and `reply` for all, `headers` besides."""
 
     url: str = ""
+    address: tuple[str, int] = ("", 0)
+    connections: set[object] = field(default_factory=set)
     status: int = 200
     reply: dict[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.connections.add(request.protocol)
         body = await request.json() if request.can_read_body else {}
         self.asked.append(
             Asked(
@@ -74,17 +78,18 @@ def chunks() -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def chat_server() -> AsyncIterator[ChatServer]:
+async def chat_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[ChatServer]:
     """Runs on a free port of 127.0.0.1 until the block ends."""
     server = ChatServer()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     host, port = runner.addresses[0][:2]
-    server.url = f"http://{host}:{port}"
+    server.address = (host, port)
+    server.url = f"{'https' if tls else 'http'}://{host}:{port}"
     try:
         yield server
     finally:

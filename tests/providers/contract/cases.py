@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from schemas.vocabulary import FailureCategory as F
 
@@ -34,7 +35,7 @@ class Where(Enum):
     FULL_QUEUE = "a server that takes no more connections"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """One behaviour of `fault_cases.CASES`, and how a call that meets it ends. `whole` is None where only a stream can.
 
@@ -43,8 +44,8 @@ class Case:
 
     name: str
     what: str
-    streamed: Expected
     whole: Expected | None
+    streamed: Expected
     impatient: Patience = Patience.NOBODY
     structured: bool = False
     where: Where = Where.SERVER
@@ -53,8 +54,14 @@ class Case:
         return self.streamed if streamed else self.whole
 
 
-def _case(name: str, what: str, ends: Expected, *, whole: Expected | None | str = "the same", **more: object) -> Case:
-    return Case(name, what, ends, ends if isinstance(whole, str) else whole, **more)  # type: ignore[arg-type]
+def _case(name: str, what: str, ends: Expected, **more: Any) -> Case:
+    """A case that ends in the same way, whole and streamed."""
+    return Case(name=name, what=what, whole=ends, streamed=ends, **more)
+
+
+def _in_a_stream(name: str, what: str, ends: Expected, **more: Any) -> Case:
+    """A case that only a stream can meet."""
+    return Case(name=name, what=what, whole=None, streamed=ends, **more)
 
 
 def _passing(category: F, *, billed: bool) -> Expected:
@@ -68,6 +75,9 @@ def _lasting(category: F, *, billed: bool = False) -> Expected:
 _BROKEN = _passing(F.CONNECTION, billed=True)
 _MALFORMED = _passing(F.MALFORMED, billed=True)
 _CUT_OFF = _passing(F.TRUNCATED, billed=True)
+_NOBODY = _passing(F.CONNECTION, billed=False)
+_NOT_CONNECTED = _passing(F.TIMEOUT_CONNECT, billed=False)
+_LATE = _passing(F.TIMEOUT_TOTAL, billed=True)
 _LATE_FIRST = _passing(F.TIMEOUT_FIRST_TOKEN, billed=True)
 _STALLED = _passing(F.TIMEOUT_STALL, billed=True)
 _SERVER = _passing(F.SERVER_ERROR, billed=True)
@@ -75,83 +85,86 @@ _OVERLOADED = _passing(F.OVERLOADED, billed=False)
 _LIMITED = _passing(F.RATE_LIMITED, billed=False)
 _INVALID = _lasting(F.INVALID_REQUEST)
 
-CASES: tuple[Case, ...] = (
-    _case("good", "a whole answer", ANSWERED),
-    _case("good-then-reset", "the end of the answer, then a reset", ANSWERED, whole=None),
-    _case("structured", "a comparison that fits its schema", ANSWERED, structured=True),
-    _case("structured-misfit", "a comparison that does not fit its schema", _MALFORMED, structured=True),
-    # The connection
-    _case("no-server", "nobody at the address", _passing(F.CONNECTION, billed=False), where=Where.CLOSED_PORT),
-    _case(
-        *("no-connection", "a connection that never comes about", _passing(F.TIMEOUT_CONNECT, billed=False)),
-        where=Where.FULL_QUEUE,
+GROUPS: dict[str, tuple[Case, ...]] = {
+    "Answers": (
+        _case("good", "a whole answer", ANSWERED),
+        _in_a_stream("good-then-reset", "the end of the answer, then a reset", ANSWERED),
+        _case("structured", "a comparison that fits its schema", ANSWERED, structured=True),
+        _case("structured-misfit", "a comparison that does not fit its schema", _MALFORMED, structured=True),
     ),
-    _case("reset-before-headers", "a reset before the headers", _BROKEN),
-    _case("goodbye-before-headers", "the connection closed before the headers", _BROKEN),
-    _case("goodbye-mid-answer", "the connection closed amid the answer", _BROKEN),
-    _case("reset-mid-stream", "a reset amid the stream", _BROKEN, whole=None),
-    # Time
-    _case(
-        *("silence", "no answer at all", _LATE_FIRST),
-        whole=_passing(F.TIMEOUT_TOTAL, billed=True),
-        impatient=Patience.PROVIDER,
+    "The connection": (
+        _case("no-server", "nobody at the address", _NOBODY, where=Where.CLOSED_PORT),
+        _case("no-connection", "a connection that never comes about", _NOT_CONNECTED, where=Where.FULL_QUEUE),
+        _case("reset-before-headers", "a reset before the headers", _BROKEN),
+        _case("goodbye-before-headers", "the connection closed before the headers", _BROKEN),
+        _case("goodbye-mid-answer", "the connection closed amid the answer", _BROKEN),
+        _in_a_stream("reset-mid-stream", "a reset amid the stream", _BROKEN),
     ),
-    _case("no-first-token", "headers, then silence", _LATE_FIRST, whole=None, impatient=Patience.PROVIDER),
-    _case(
-        *("keep-alive-without-token", "signs of life, and no first token", _LATE_FIRST),
-        whole=None,
-        impatient=Patience.CALLER,
+    "Time": (
+        Case(
+            name="silence",
+            what="no answer at all",
+            whole=_LATE,
+            streamed=_LATE_FIRST,
+            impatient=Patience.PROVIDER,
+        ),
+        _in_a_stream("no-first-token", "headers, then silence", _LATE_FIRST, impatient=Patience.PROVIDER),
+        _in_a_stream(
+            "keep-alive-without-token", "signs of life, and no first token", _LATE_FIRST, impatient=Patience.CALLER
+        ),
+        _in_a_stream("stall", "some text, then silence", _STALLED, impatient=Patience.PROVIDER),
+        _in_a_stream(
+            "keep-alive-after-tokens", "some text, then signs of life alone", _STALLED, impatient=Patience.CALLER
+        ),
     ),
-    _case("stall", "some text, then silence", _STALLED, whole=None, impatient=Patience.PROVIDER),
-    _case(
-        *("keep-alive-after-tokens", "some text, then signs of life alone", _STALLED),
-        whole=None,
-        impatient=Patience.CALLER,
+    "What comes": (
+        _in_a_stream("clean-end-without-end", "a clean end without the end marker", _CUT_OFF),
+        _in_a_stream("cut-inside-event", "a clean end inside an event", _CUT_OFF),
+        _in_a_stream("bad-chunk", "a chunk that is no JSON", _MALFORMED),
+        _in_a_stream("chunk-of-another-kind", "a chunk that is JSON of another kind", _MALFORMED),
+        _case("half-a-character", "text that holds half a character", _MALFORMED),
+        _case("html", "a page of HTML with status 200", _MALFORMED),
+        _in_a_stream("not-a-stream", "a JSON body where a stream was due", _MALFORMED),
+        _case("broken-json", "a body that breaks off", _MALFORMED),
+        _case("empty-object", "`{}`", _MALFORMED),
+        _case("empty-answer", "an answer without a character", _MALFORMED),
+        _case("no-content", "an answer whose text is null", _MALFORMED),
+        _case("unknown-end", "an end of a kind that is not known", _MALFORMED),
+        _in_a_stream("error-event", "an error event amid the stream", _SERVER),
+        _in_a_stream("rate-limit-event", "a rate limit amid the stream", _passing(F.RATE_LIMITED, billed=True)),
+        _case("error-with-200", "an error with status 200", _passing(F.OVERLOADED, billed=True)),
     ),
-    # What comes
-    _case("clean-end-without-end", "a clean end without the end marker", _CUT_OFF, whole=None),
-    _case("cut-inside-event", "a clean end inside an event", _CUT_OFF, whole=None),
-    _case("bad-chunk", "a chunk that is no JSON", _MALFORMED, whole=None),
-    _case("chunk-of-another-kind", "a chunk that is JSON of another kind", _MALFORMED, whole=None),
-    _case("half-a-character", "text that holds half a character", _MALFORMED),
-    _case("html", "a page of HTML with status 200", _MALFORMED),
-    _case("not-a-stream", "a JSON body where a stream was due", _MALFORMED, whole=None),
-    _case("broken-json", "a body that breaks off", _MALFORMED),
-    _case("empty-object", "`{}`", _MALFORMED),
-    _case("empty-answer", "an answer without a character", _MALFORMED),
-    _case("no-content", "an answer whose text is null", _MALFORMED),
-    _case("unknown-end", "an end of a kind that is not known", _MALFORMED),
-    _case("error-event", "an error event amid the stream", _SERVER, whole=None),
-    _case("rate-limit-event", "a rate limit amid the stream", _passing(F.RATE_LIMITED, billed=True), whole=None),
-    _case("error-with-200", "an error with status 200", _passing(F.OVERLOADED, billed=True)),
-    # What the model and its guards say
-    _case("cut-at-the-limit", "the limit of output tokens", _lasting(F.TRUNCATED, billed=True)),
-    _case("refused", "a refusal by the model", _lasting(F.REFUSAL, billed=True)),
-    _case("filtered", "the content filter, amid the answer", _lasting(F.CONTENT_FILTER, billed=True)),
-    _case("prompt-filtered", "the content filter, of the prompt", _lasting(F.CONTENT_FILTER)),
-    _case("context-length", "a prompt that is too long", _lasting(F.CONTEXT_LENGTH)),
-    _case("quota", "no money or quota left", _lasting(F.QUOTA_EXHAUSTED)),
-    _case("unknown-model", "a model that does not exist", _lasting(F.NOT_FOUND)),
-    # Statuses
-    _case("rate-limited", "429 without Retry-After", _LIMITED),
-    _case("rate-limited-seconds", "429 with Retry-After in seconds", _LIMITED),
-    _case("rate-limited-date", "429 with Retry-After as a date", _LIMITED),
-    _case("redirect", "307", _lasting(F.NOT_FOUND)),
-    _case("status-400", "400", _INVALID),
-    _case("status-401", "401", _lasting(F.AUTHENTICATION)),
-    _case("status-402", "402", _lasting(F.QUOTA_EXHAUSTED)),
-    _case("status-403", "403", _lasting(F.PERMISSION)),
-    _case("status-404", "404", _lasting(F.NOT_FOUND)),
-    _case("status-408", "408", _passing(F.TIMEOUT_TOTAL, billed=True)),
-    _case("status-409", "409", _OVERLOADED),
-    _case("status-413", "413", _INVALID),
-    _case("status-418", "418", _INVALID),
-    _case("status-422", "422", _INVALID),
-    _case("status-500", "500", _SERVER),
-    _case("status-502", "502", _SERVER),
-    _case("gateway-page", "502 with a page of HTML", _SERVER),
-    _case("status-503", "503", _OVERLOADED),
-    _case("status-504", "504", _SERVER),
-    _case("status-529", "529", _OVERLOADED),
-)
+    "What the model and its guards say": (
+        _case("cut-at-the-limit", "the limit of output tokens", _lasting(F.TRUNCATED, billed=True)),
+        _case("refused", "a refusal by the model", _lasting(F.REFUSAL, billed=True)),
+        _case("filtered", "the content filter, amid the answer", _lasting(F.CONTENT_FILTER, billed=True)),
+        _case("prompt-filtered", "the content filter, of the prompt", _lasting(F.CONTENT_FILTER)),
+        _case("context-length", "a prompt that is too long", _lasting(F.CONTEXT_LENGTH)),
+        _case("quota", "no money or quota left", _lasting(F.QUOTA_EXHAUSTED)),
+        _case("unknown-model", "a model that does not exist", _lasting(F.NOT_FOUND)),
+    ),
+    "Statuses": (
+        _case("rate-limited", "429 without Retry-After", _LIMITED),
+        _case("rate-limited-seconds", "429 with Retry-After in seconds", _LIMITED),
+        _case("rate-limited-date", "429 with Retry-After as a date", _LIMITED),
+        _case("redirect", "307", _lasting(F.NOT_FOUND)),
+        _case("status-400", "400", _INVALID),
+        _case("status-401", "401", _lasting(F.AUTHENTICATION)),
+        _case("status-402", "402", _lasting(F.QUOTA_EXHAUSTED)),
+        _case("status-403", "403", _lasting(F.PERMISSION)),
+        _case("status-404", "404", _lasting(F.NOT_FOUND)),
+        _case("status-408", "408", _LATE),
+        _case("status-409", "409", _OVERLOADED),
+        _case("status-413", "413", _INVALID),
+        _case("status-418", "418", _INVALID),
+        _case("status-422", "422", _INVALID),
+        _case("status-500", "500", _SERVER),
+        _case("status-502", "502", _SERVER),
+        _case("gateway-page", "502 with a page of HTML", _SERVER),
+        _case("status-503", "503", _OVERLOADED),
+        _case("status-504", "504", _SERVER),
+        _case("status-529", "529", _OVERLOADED),
+    ),
+}
+CASES = tuple(case for group in GROUPS.values() for case in group)
 BY_NAME = {case.name: case for case in CASES}

@@ -1,5 +1,6 @@
 """Every provider ends every case as the table says: the same category, verdict on retries, and word on the bill."""
 
+import importlib.util
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,16 +8,23 @@ import pytest
 from connectors.providers.base import Answered, Failed, Text
 from connectors.providers.registry import PROVIDER_TYPES
 from tests.providers.calls import QUESTION, a_call, events_of, failure_of
-from tests.providers.contract.adapters import ADAPTERS, BY_TYPE, KEY, Adapter
-from tests.providers.contract.cases import CASES, Case, Where
+from tests.providers.contract.adapters import ADAPTERS, BY_TYPE, EXEMPT, KEY, Adapter
+from tests.providers.contract.cases import BY_NAME, CASES, Case, Where
 from tests.providers.contract.columns import Columns
 from tests.providers.contract.trial import ESSAYS, seen, trial
 from tests.support.fault_cases import CASES as BEHAVIOURS
 from tests.support.fault_wire import ANSWER, PIECES, REQUEST_ID, SERVED_MODEL, USAGE
 
+
+def needs(adapter: Adapter) -> list[pytest.MarkDecorator]:
+    """What keeps an adapter's cells from being tried on this machine."""
+    missing = [module for module in adapter.needs if importlib.util.find_spec(module) is None]
+    return [pytest.mark.skip(reason=f"not installed: {', '.join(missing)}")] if missing else []
+
+
 MODES = {"whole": False, "streamed": True}
 CELLS = [
-    pytest.param(adapter, case, streamed, id=f"{adapter.type}-{case.name}-{mode}")
+    pytest.param(adapter, case, streamed, id=f"{adapter.type}-{case.name}-{mode}", marks=needs(adapter))
     for adapter in ADAPTERS
     for case in CASES
     for mode, streamed in MODES.items()
@@ -39,7 +47,16 @@ async def test_a_call_ends_as_the_table_says(columns: Columns, adapter: Adapter,
 
 def test_every_type_of_provider_has_a_column() -> None:
     """No provider is registered and then not held to the contract."""
-    assert set(PROVIDER_TYPES) == set(BY_TYPE)
+    assert set(PROVIDER_TYPES) == set(BY_TYPE) | set(EXEMPT)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=BY_TYPE)
+def test_what_an_adapter_says_it_says_of_cases(adapter: Adapter) -> None:
+    """A misspelt name would make a difference disappear, and each case is either tried or said to be impossible."""
+    assert {*adapter.cannot, *adapter.differs, *adapter.calls} <= set(BY_NAME)
+    assert not adapter.cannot.keys() & (adapter.differs.keys() | adapter.calls.keys())
+    if adapter.wire is None:
+        assert adapter.cannot.keys() | adapter.calls.keys() == set(BY_NAME)
 
 
 def test_every_behaviour_of_the_server_has_a_row() -> None:

@@ -66,9 +66,8 @@ async def test_logs_at_level_debug_hold_neither_key_nor_text(
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             for name in TALKATIVE:
-                for streamed in (False, True):
-                    if name != "bad-chunk" or streamed:
-                        await events_of(tried.provider, a_call(model=name, stream=streamed))
+                await events_of(tried.provider, a_call(model=name, stream=True))
+            await events_of(tried.provider, a_call(model="good", stream=False))
     said = "".join(debug_logs.readouterr())
     assert "a line" in said
     assert not any(secret in said for secret in (KEY, QUESTION, ANSWER))

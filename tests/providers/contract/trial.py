@@ -41,16 +41,14 @@ class Trial:
 
     def call(self, case: Case, *, streamed: bool, **parts: Any) -> Call:
         """A call that meets this case."""
-        defaults: dict[str, Any] = {"model": case.name, "stream": streamed}
-        if self.adapter.wire is None:
-            defaults |= {"model": "m", "metadata": dict(self.adapter.metadata[case.name])}
+        defaults: dict[str, Any] = {"model": case.name if self.adapter.wire else "m", "stream": streamed}
         if case.structured:
             defaults |= {
                 "messages": comparison_messages(*ESSAYS),
                 "response_schema": COMPARISON_SCHEMA,
                 "response_schema_name": "comparison",
             }
-        return a_call(**defaults | parts)
+        return a_call(**defaults | dict(self.adapter.calls.get(case.name, {})) | parts)
 
     async def outcome(self, case: Case, *, streamed: bool) -> Outcome:
         """How a call ends that meets this case, with everything that a lane does to it."""
