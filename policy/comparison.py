@@ -11,6 +11,7 @@ import jsonschema_rs
 from pydantic import ValidationError
 
 from policy.failures import problem
+from policy.schema_size import MAX_EXPANDED_PARTS, expanded_parts
 from schemas.attempt import Problem
 from schemas.request import Message
 from schemas.result import Comparison
@@ -103,7 +104,11 @@ def parse_structured(text: str, schema: dict[str, Any]) -> str | Problem:
 def schema_problem(schema: dict[str, Any]) -> Problem | None:
     """What keeps a user's schema from being used at all, for the door to tell before anything is paid."""
     try:
+        if expanded_parts(schema) > MAX_EXPANDED_PARTS:
+            return _unusable(ValueError(f"its references, written out, make more than {MAX_EXPANDED_PARTS:,} parts"))
         _validator(schema)
+    except RecursionError:
+        return _unusable(ValueError("it is nested too deeply"))
     except ValueError as error:
         return _unusable(error)
     return None

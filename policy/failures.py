@@ -64,6 +64,9 @@ TRAITS: dict[F, Traits] = {
     F.OUTCOME_LOST: _traits(retryable=True, work=True),
 }
 
+MAX_MESSAGE_CHARACTERS = 500
+"""Messages travel to browsers and into headers, and may quote what was sent."""
+
 
 def problem(
     category: F,
@@ -79,7 +82,7 @@ def problem(
     """A `Problem` whose `retryable` is that of its category, unless the caller knows more of this very case."""
     return Problem(
         category=category,
-        message=message,
+        message=message if len(message) <= MAX_MESSAGE_CHARACTERS else message[:MAX_MESSAGE_CHARACTERS] + " ...",
         retryable=TRAITS[category].retryable if retryable is None else retryable,
         field=field,
         remedy=remedy,

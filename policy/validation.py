@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from policy.comparison import schema_problem
 from policy.failures import problem
@@ -16,6 +16,7 @@ from schemas.vocabulary import FailureCategory, Kind
 
 _IDENTIFIER = re.compile(ID_PATTERN)
 _MAX_ID_LENGTH = 128
+LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def check(request: LLMRequest, *, result_topics: Collection[str]) -> Problem | None:
@@ -73,7 +74,10 @@ def deadline_passed(deadline: datetime) -> Problem:
 
 def deadline_of(request: LLMRequest, *, submitted_at: datetime, default_seconds: float) -> datetime:
     """The request's own deadline, or the default counted from its submission."""
-    return request.deadline_at or submitted_at + timedelta(seconds=default_seconds)
+    try:
+        return request.deadline_at or submitted_at + timedelta(seconds=default_seconds)
+    except OverflowError:
+        return LATEST
 
 
 def readable_identity(fields: Mapping[str, object], key: bytes | None) -> Identity | None:

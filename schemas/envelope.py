@@ -92,6 +92,8 @@ _DLT_FIELD = "sluice_dlt-field"
 _DLT_REQUEST_ID = "sluice_dlt-request-id"
 _DLT_TENANT_ID = "sluice_dlt-tenant-id"
 _DLT_REDRIVE_COUNT = "sluice_dlt-redrive-count"
+VALUE_LEFT_OUT = "sluice_dlt-value-left-out"
+"""Set where the value is larger than the dead-letter topic takes: how many bytes, and where they lie."""
 
 
 def dead_letter_headers(letter: DeadLetter, original: Headers) -> list[Header]:

@@ -38,7 +38,7 @@ def application() -> typer.Typer:
     app.command("down")(down.down)
     app.command("run")(run.run)
     app.add_typer(topics.app, name="topics")
-app.add_typer(providers.app, name="providers")
+    app.add_typer(providers.app, name="providers")
     app.command("send")(send.send)
     app.command("watch")(watch.watch)
     app.command("config")(config.config)

@@ -21,7 +21,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """One record of a topic, as it was written."""
+    """One record of a topic, as it was written. `is_null`: it had no value at all, and `value` is empty."""
 
     topic: str
     partition: int
@@ -30,6 +30,7 @@ class Delivery:
     key: bytes | None
     value: bytes
     headers: tuple[Header, ...] = ()
+    is_null: bool = False
 
     @property
     def origin(self) -> str:

@@ -2,14 +2,19 @@
 
 import asyncio
 
+import structlog
+
 from connectors.kafka.producer import Producer
 from connectors.tracing import outgoing
 from schemas.delta import Delta
 from schemas.request import LLMRequest
 from streams.records import RecordWriter
 
+log = structlog.get_logger(__name__)
+
 COALESCE_SECONDS = 0.025
 COALESCE_PIECES = 32
+MAX_SENDS = 4
 
 
 class DeltaPublisher:
@@ -34,20 +39,25 @@ class DeltaPublisher:
             self._pending = asyncio.create_task(self._flush_soon())
 
     async def finish(self) -> None:
+        """Writes what is left. Tokens that cannot be written are left out: the result holds the whole answer."""
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
-        self._flush()
+        self._flush(at_once=True)
         if self._sent:
-            await asyncio.gather(*self._sent)
+            outcomes = await asyncio.gather(*self._sent, return_exceptions=True)
+            failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            if failed:
+                log.warning("deltas_left_out", request_id=self._request.request_id, error=repr(failed[0])[:200])
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(COALESCE_SECONDS)
         self._pending = None
         self._flush()
 
-    def _flush(self) -> None:
-        if not self._pieces:
+    def _flush(self, *, at_once: bool = False) -> None:
+        # With Kafka slow, pieces are put together for longer instead of more and more sends.
+        if not self._pieces or (len(self._sent) >= MAX_SENDS and not at_once):
             return
         delta = Delta(
             request_id=self._request.request_id,

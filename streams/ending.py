@@ -2,14 +2,21 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from uuid import uuid4
 
 import structlog
+from aiokafka.errors import MessageSizeTooLargeError
 
 from connectors import metrics
-from connectors.state.base import Admitted, Arrival, Duplicate, Full, Lease, Settled, StateUnavailableError
+from connectors.kafka.producer import Outgoing
+from connectors.state.base import Admitted, Arrival, Claimed, Duplicate, Full, Lease, Settled, StateUnavailableError
 from policy import results
 from policy.failures import problem
+from policy.results import Identity
 from schemas import LLMResult
+from schemas.attempt import Problem
 from schemas.codec import SingleObjectCodec, decode_single_object
 from schemas.envelope import Header
 from schemas.topics import MIB
@@ -23,6 +30,7 @@ log = structlog.get_logger(__name__)
 MAX_RESULT_BYTES = 4 * MIB - 64 * 1024
 """What the results topic takes, less room for headers."""
 MARK_INTERVAL_SECONDS = 0.05
+BUSY_SECONDS = 1.0
 _stored_form = SingleObjectCodec()
 
 
@@ -83,15 +91,45 @@ class Ending:
             self._writer.status(results.ending_event(result), trace),
             *(self._writer.attempt(attempt, trace) for attempt in result.attempts),
         ]
-        if copy_to is not None:
-            records.append(self._writer.result(result, trace, topic=copy_to))
         await self._context.producer.send_all(records)
+        if copy_to is not None:
+            await self._copy(self._writer.result(result, trace, topic=copy_to), request_id)
         self._to_mark.append(request_id)
+
+    async def _copy(self, record: Outgoing, request_id: str) -> None:
+        """The sender's own topic may take less than ours; the result itself is safe by now."""
+        try:
+            await self._context.producer.send(record)
+        except MessageSizeTooLargeError:
+            log.warning("copy_too_large", request_id=request_id, topic=record.topic)
+
+    async def fail_admitted(
+        self, who: Identity, problem: Problem, trace: Sequence[Header], *, submitted_at: datetime, lease_ms: int
+    ) -> None:
+        """Fails a request that was let in and cannot go on: its task or its route cannot be used by this version."""
+        claiming = partial(self._context.state.claim, who.request_id, owner=self._context.worker, lease_ms=lease_ms)
+        while True:
+            claim = await patiently("claim", partial(claiming, token=uuid4().hex))
+            settled = claim if isinstance(claim, Settled) else None
+            if isinstance(claim, Claimed):
+                version = claim.lease.version + 1
+                now = self._context.now()
+                result = results.end_at_the_door(
+                    who, State.FAILED, problem, version=version, submitted_at=submitted_at, now=now
+                )
+                settled = await self.settle(claim.lease, result)
+            if settled is not None:
+                await self.publish(settled, who.request_id, trace)
+                return
+            await asyncio.sleep(BUSY_SECONDS)
 
     async def _mark_forever(self) -> None:
         while True:
             await asyncio.sleep(MARK_INTERVAL_SECONDS)
-            await self._mark()
+            try:
+                await self._mark()
+            except Exception:
+                log.exception("published_not_marked")
 
     async def _mark(self) -> None:
         marking, self._to_mark = self._to_mark, []

@@ -70,8 +70,17 @@ def delivery_of(event: EventT[Any]) -> Delivery:
         topic=message.topic,
         partition=message.partition,
         offset=message.offset,
-        timestamp=datetime.fromtimestamp(message.timestamp, UTC),
+        timestamp=_moment(message.timestamp),
         key=message.key,
         value=message.value or b"",
+        is_null=message.value is None,
         headers=tuple((name, value) for name, value in pairs),
     )
+
+
+def _moment(timestamp_seconds: float) -> datetime:
+    """A producer may write any number as its record's timestamp; one that is no date counts as now."""
+    try:
+        return datetime.fromtimestamp(timestamp_seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.now(UTC)

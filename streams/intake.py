@@ -5,17 +5,16 @@ decode -> validate -> route -> admit -> QUEUED and the lane task, together.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from itertools import count
-from uuid import uuid4
 
 import structlog
+from aiokafka.errors import MessageSizeTooLargeError
 
 from connectors import metrics
 from connectors.kafka.producer import Outgoing
-from connectors.state.base import Admitted, Arrival, Claimed, Duplicate, Full, Limits, Settled
+from connectors.state.base import Admitted, Arrival, Duplicate, Full, Limits, Settled
 from connectors.tracing import processing_span
 from policy import results, validation
 from policy.failures import problem
@@ -24,7 +23,7 @@ from policy.routing import route
 from schemas import LaneTask, LLMRequest
 from schemas.attempt import Problem
 from schemas.codec import CodecError, InvalidRecordError, decode_json, is_json
-from schemas.envelope import Header
+from schemas.envelope import VALUE_LEFT_OUT, Header
 from schemas.task import RoutingDecision
 from schemas.vocabulary import FailureCategory, ProcessingMode, State
 from streams.context import Delivery, StageContext
@@ -73,7 +72,13 @@ class Intake:
             if isinstance(accepted, _Refusal):
                 admitted = await self._refuse(delivery, accepted, trace)
                 if admitted is not None and accepted.who is not None:
-                    await self._end_admitted(delivery, accepted.who, accepted.problem, trace)
+                    await self._ending.fail_admitted(
+                        accepted.who,
+                        accepted.problem,
+                        trace,
+                        submitted_at=delivery.timestamp,
+                        lease_ms=int(self._settings.worker.lease_seconds * 1000),
+                    )
             else:
                 await self._admit(delivery, *accepted, trace)
 
@@ -160,7 +165,7 @@ class Intake:
         who, problem = refusal.who, refusal.problem
         if refusal.state is State.REJECTED:
             # Before its end is settled: a crash in between repeats the dead letter, and never leaves it out.
-            await self._context.producer.send(self._dead_letter(delivery, who, problem))
+            await self._send_dead_letter(delivery, who, problem)
         if who is not None:
             result = results.end_at_the_door(
                 who, refusal.state, problem, version=1, submitted_at=delivery.timestamp, now=self._context.now()
@@ -183,33 +188,15 @@ class Intake:
         )
         return None
 
-    async def _end_admitted(self, delivery: Delivery, who: Identity, problem: Problem, trace: list[Header]) -> None:
-        """Fails a request that was let in before a crash, and cannot go on (its provider was taken away since)."""
-        claiming = partial(
-            self._context.state.claim,
-            who.request_id,
-            owner=self._context.worker,
-            lease_ms=int(self._settings.worker.lease_seconds * 1000),
-        )
-        while True:
-            claim = await patiently("claim", partial(claiming, token=uuid4().hex))
-            if isinstance(claim, Settled):
-                await self._ending.publish(claim, who.request_id, trace)
-                return
-            if isinstance(claim, Claimed):
-                result = results.end_at_the_door(
-                    who,
-                    State.FAILED,
-                    problem,
-                    version=claim.lease.version + 1,
-                    submitted_at=delivery.timestamp,
-                    now=self._context.now(),
-                )
-                settled = await self._ending.settle(claim.lease, result)
-                if settled is not None:
-                    await self._ending.publish(settled, who.request_id, trace)
-                    return
-            await asyncio.sleep(MAX_PAUSE_SECONDS)
+    async def _send_dead_letter(self, delivery: Delivery, who: Identity | None, problem: Problem) -> None:
+        """A record that was compressed may be larger than any topic takes: then its letter says where it lies."""
+        letter = self._dead_letter(delivery, who, problem)
+        try:
+            await self._context.producer.send(letter)
+        except MessageSizeTooLargeError:
+            log.warning("dead_letter_without_value", origin=delivery.origin, size_bytes=len(delivery.value))
+            note = (VALUE_LEFT_OUT, f"{len(delivery.value)} bytes at {delivery.origin}".encode())
+            await self._context.producer.send(replace(letter, value=None, headers=[*letter.headers, note]))
 
     def _dead_letter(self, delivery: Delivery, who: Identity | None, problem: Problem) -> Outgoing:
         return self._writer.dead_letter(

@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 MIN_BUSY_SECONDS = 0.05
 MAX_BUSY_SECONDS = 1.0
+MAX_LOST_CALLS = 3
+"""A request that takes its workers down with it may not be called, and paid for, until its deadline."""
 """How soon to look again at a request that somebody else holds: its lease may end early, by an end."""
 
 
@@ -89,6 +91,8 @@ class Lane:
         with processing_span(f"process lane {self._name}", delivery.headers, attributes):
             while True:
                 async with self._call_slots:
+                    if self._leases.is_closing:
+                        raise asyncio.CancelledError
                     pause_seconds = await self._advance(task)
                 if pause_seconds is None:
                     return
@@ -134,10 +138,11 @@ class Lane:
         )
         trace = outgoing()
         announcing = asyncio.create_task(self._context.producer.send(self._writer.status(started, trace)))
+        deltas = DeltaPublisher(self._context.producer, self._writer, task.request, attempt=number)
         try:
             verdict = self._verdict_without_call(task, claim, earlier, now)
             if verdict is None:
-                verdict = await self._call(task, number, held, earlier)
+                verdict = await self._call(task, number, held, earlier, deltas)
             if verdict is None:
                 await self._interrupted(held)
                 return None
@@ -152,6 +157,8 @@ class Lane:
             )
             return await self._ending.settle(lease, result)
         finally:
+            # After the settle: an answer that is paid for does not wait for its tokens to be written.
+            await deltas.finish()
             await announcing
 
     def _verdict_without_call(
@@ -162,6 +169,13 @@ class Lane:
         refused = denial(task.request, self._name, self._entry)
         if refused is not None:
             return _Verdict(state=State.FAILED, attempts=earlier, problem=refused)
+        if len(claim.lost_calls) >= MAX_LOST_CALLS:
+            gone = problem(
+                FailureCategory.OUTCOME_LOST,
+                f"{len(claim.lost_calls)} calls left no outcome: it may be this request that ends its workers",
+                remedy="look at the workers' logs before you send it again",
+            )
+            return _Verdict(state=State.FAILED, attempts=earlier, problem=gone)
         in_doubt = claim.newly_lost or claim.history_missing
         if in_doubt and task.request.duplicate_policy is DuplicatePolicy.FAIL:
             lost = problem(
@@ -172,11 +186,12 @@ class Lane:
             return _Verdict(state=State.FAILED, attempts=earlier, problem=lost)
         return None
 
-    async def _call(self, task: LaneTask, number: int, held: HeldLease, earlier: list[Attempt]) -> _Verdict | None:
+    async def _call(
+        self, task: LaneTask, number: int, held: HeldLease, earlier: list[Attempt], deltas: DeltaPublisher
+    ) -> _Verdict | None:
         """The verdict of a call, or None when it was interrupted."""
         request = task.request
         call = _call_of(task, number)
-        deltas = DeltaPublisher(self._context.producer, self._writer, request, attempt=number)
         began = self._context.now()
         seconds_left = (task.deadline_at - began).total_seconds()
         metrics.waiting_seconds.labels(self._name).observe(max(0.0, (began - task.queued_at).total_seconds()))
@@ -190,7 +205,6 @@ class Lane:
                     on_text=deltas.add if request.stream else _ignore,
                 )
             )
-        await deltas.finish()
         if isinstance(report, Interruption):
             return None
         return self._judge(task, number, report, began, earlier)
@@ -280,15 +294,18 @@ class Lane:
             metrics.tokens_used.labels(self._name, "output").inc(attempt.usage.output_tokens)
 
     async def _set_aside(self, delivery: Delivery, error: CodecError) -> None:
-        """A lane task that this version cannot read: kept byte for byte, for whoever wrote it."""
+        """A task that this version cannot read is kept byte for byte, and its request ends as failed."""
         log.error("lane_task_undecodable", origin=delivery.origin, error=error.reason, field=error.field)
+        why = validation.codec_problem(error)
+        who = validation.readable_identity({}, delivery.key)
         letter = self._writer.dead_letter(
-            delivery,
-            validation.codec_problem(error),
-            request_id=delivery.key.decode(errors="replace") if delivery.key else None,
-            tenant_id=None,
+            delivery, why, request_id=who.request_id if who else None, tenant_id=who.tenant_id if who else None
         )
         await self._context.producer.send(letter)
+        if who is not None:
+            await self._ending.fail_admitted(
+                who, why, outgoing(), submitted_at=delivery.timestamp, lease_ms=self._leases.lease_ms
+            )
 
 
 def known_lost_calls(task: LaneTask, claim: Claimed) -> list[LostCall]:

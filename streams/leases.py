@@ -66,6 +66,7 @@ class LeaseKeeper:
         self._interval_seconds = lease_seconds / RENEWALS_PER_LEASE
         self._held: dict[tuple[str, int], HeldLease] = {}
         self._task: asyncio.Task[None] | None = None
+        self.is_closing = False
 
     @property
     def lease_ms(self) -> int:
@@ -90,7 +91,8 @@ class LeaseKeeper:
             del self._held[key]
 
     def interrupt_all(self, reason: Interruption) -> int:
-        """Ends all running calls. Returns how many leases were held."""
+        """Ends all running calls, and lets none begin. Returns how many leases were held."""
+        self.is_closing = True
         for held in list(self._held.values()):
             held.interrupt(reason)
         return len(self._held)
@@ -105,6 +107,9 @@ class LeaseKeeper:
                 lost = await self._state.renew(leases, lease_ms=self._lease_ms)
             except StateUnavailableError as error:
                 log.warning("leases_not_renewed", count=len(leases), error=str(error))
+                continue
+            except Exception:
+                log.exception("leases_not_renewed", count=len(leases))
                 continue
             for lease in lost:
                 held_lease = self._held.get((lease.request_id, lease.fence))

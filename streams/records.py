@@ -130,6 +130,6 @@ class RecordWriter:
         return Outgoing(
             topic=self.topics.dead_letters,
             key=delivery.key,
-            value=delivery.value,
+            value=None if delivery.is_null else delivery.value,
             headers=dead_letter_headers(letter, delivery.headers),
         )

@@ -7,9 +7,10 @@ give their leases back; commit what is done; leave the group. Another worker goe
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import faust
 import structlog
@@ -25,7 +26,7 @@ from connectors.providers.registry import build_provider
 from connectors.schema_registry import open_codec
 from connectors.settings import Settings
 from connectors.state.redis_store import RedisStateStore
-from connectors.stopping import stop_event
+from connectors.stopping import end_process_after, stop_event
 from policy.catalogue import Catalogue
 from schemas.topics import Topics
 from streams.context import StageContext
@@ -102,7 +103,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
             role=f"lane-{provider_name}",
             group=f"{settings.topic_prefix}sluice.lane.{provider_name}",
             topic=settings.topics.lane(provider_name),
-            writes=(settings.topics.deltas, *_ending_topics(settings.topics)),
+            writes=(settings.topics.deltas, *settings.worker.result_topics, *_ending_topics(settings.topics)),
             pool=pool,
             interrupt=lambda: leases.interrupt_all(Interruption.SHUTDOWN),
         )
@@ -171,11 +172,14 @@ async def _run(stage: Stage, settings: Settings) -> int:
     ops = OpsServer(settings.ops, readiness, role=stage.role)
     await ops.start()
     try:
-        await app.start()
-        log.info("worker_started", group=stage.group, topic=stage.topic)
-        await _until_stopped(stop, app)
+        await _until_either(stop, app.start())
+        if not stop.is_set():
+            log.info("worker_started", group=stage.group, topic=stage.topic)
+            await _until_either(stop, app.wait_until_stopped())
         log.info("worker_stopping", in_flight=stage.pool.in_flight, crashed=app.crashed)
-        await _drain(stage, settings.worker.drain_seconds)
+        drain_seconds = settings.worker.drain_seconds
+        end_process_after(drain_seconds + 2 * SETTLE_SECONDS + 2 * APP_STOP_SECONDS)
+        await _drain(stage, drain_seconds)
         return 1 if app.crashed else 0
     finally:
         await _stop_app(app)
@@ -183,13 +187,16 @@ async def _run(stage: Stage, settings: Settings) -> int:
         log.info("worker_stopped")
 
 
-async def _until_stopped(stop: asyncio.Event, app: faust.App) -> None:
-    """Until a signal, or until Faust gives up (it stops by itself then)."""
+async def _until_either(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+    """Until a signal, or until `work` is done; its error, if it has one, is raised."""
     signalled = asyncio.create_task(stop.wait())
-    ended = asyncio.create_task(app.wait_until_stopped())
-    await asyncio.wait([signalled, ended], return_when=asyncio.FIRST_COMPLETED)
-    for task in (signalled, ended):
-        task.cancel()
+    working = asyncio.create_task(work)
+    await asyncio.wait([signalled, working], return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if working.done():
+        working.result()
+    else:
+        working.cancel()
 
 
 async def _drain(stage: Stage, drain_seconds: float) -> None:
@@ -204,11 +211,19 @@ async def _drain(stage: Stage, drain_seconds: float) -> None:
 
 
 async def _stop_app(app: faust.App) -> None:
-    """Commits what is done and leaves the group. Bounded: with Kafka away there is nobody to leave."""
-    try:
-        async with asyncio.timeout(APP_STOP_SECONDS):
-            if app.started and not app.crashed:
-                await app.consumer.commit()
-            await app.stop()
-    except TimeoutError:
+    """Commits what is done and leaves the group. Bounded: with Kafka away there is nobody to leave.
+
+    Waited for rather than cancelled: Faust's commit swallows a cancellation, and tries again.
+    """
+
+    async def commit_and_stop() -> None:
+        if app.started and not app.crashed:
+            await app.consumer.commit()
+        await app.stop()
+
+    stopping = asyncio.create_task(commit_and_stop())
+    done, _ = await asyncio.wait({stopping}, timeout=APP_STOP_SECONDS)
+    if not done:
         log.warning("stop_timed_out", seconds=APP_STOP_SECONDS)
+    elif stopping.exception() is not None:
+        log.warning("stop_failed", error=repr(stopping.exception()))

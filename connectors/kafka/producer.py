@@ -2,13 +2,19 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+    UnknownProducerId,
+)
 from aiokafka.structs import RecordMetadata
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
@@ -19,6 +25,16 @@ log = structlog.get_logger(__name__)
 
 MAX_BATCH_BYTES = 65_536
 MAX_REQUEST_BYTES = 8 * MIB
+MAX_ERROR_CHARACTERS = 300
+STOP_SECONDS = 10.0
+_SEQUENCE_LOST = (
+    OutOfOrderSequenceNumber,
+    UnknownProducerId,
+    InvalidProducerEpoch,
+    ProducerFenced,
+    # The batch that was refused has used up its sequence numbers: the partition takes no more from this producer.
+    MessageSizeTooLargeError,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +68,7 @@ class Producer:
 
     async def close(self) -> None:
         if self._producer is not None:
-            await self._producer.stop()
+            await _stop(self._producer)
         self._producer = None
 
     async def __aenter__(self) -> "Producer":
@@ -93,16 +109,16 @@ class Producer:
                 record.topic, record.value, key=record.key, headers=list(record.headers)
             )
         except KafkaError as error:
-            if _may_pass(error):
-                log.warning("send_failed", topic=record.topic, error=repr(error))
-                await self._renew_if_broken(producer)
+            log.warning("send_failed", topic=record.topic, error=repr(error)[:MAX_ERROR_CHARACTERS])
+            if isinstance(error, _SEQUENCE_LOST) or _has_died(producer):
+                await self._renew(producer)
             raise
 
-    async def _renew_if_broken(self, broken: AIOKafkaProducer) -> None:
+    async def _renew(self, broken: AIOKafkaProducer) -> None:
         """An idempotent producer that lost its sequence fails for good; a new one takes its place."""
         async with self._renewal:
             replaced_already = broken is not self._producer
-            if replaced_already or not _has_died(broken):
+            if replaced_already:
                 return
             log.warning("producer_renewed")
             self._producer = await self._connect()
@@ -135,6 +151,11 @@ def _has_died(producer: AIOKafkaProducer) -> bool:
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
-    """What a dead producer says when it is stopped is known already."""
-    with suppress(KafkaError):
-        await producer.stop()
+    """Stops it within a bound: aiokafka flushes first, and what is idempotent never gives up while Kafka is away."""
+    stopping = asyncio.create_task(producer.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+    if not done:
+        log.warning("producer_not_flushed", seconds=STOP_SECONDS)
+        stopping.cancel()
+    elif stopping.exception() is not None:
+        log.debug("producer_stop_failed", error=repr(stopping.exception()))

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from connectors.kafka.client import client_options
 from connectors.settings import Settings
-from tests.cli.processes import Command, sluice, still_running, wait_until
+from tests.cli.processes import Command, still_running, wait_until
 
 pytestmark = pytest.mark.integration
 ROLES = ("intake", "lane", "bridge")
@@ -37,19 +37,26 @@ async def no_topics_of(run: str, settings: Settings) -> None:
 
 
 async def test_the_demo_completes_every_request_and_leaves_nothing(stack_settings: Settings, tmp_path: Path) -> None:
-    """Standard output is one JSON object; nothing is lost or ended twice; topics and logs of the run are gone."""
-    ended = await sluice(
-        *("demo", "--json", "--essays", "5", "--rate", "50", "--latency", "50"),
+    """Standard output is one JSON object; nothing is lost or ended twice. Kept up, it goes away without a trace."""
+    demo = Command(
+        *("demo", "--json", "--keep", "--essays", "5", "--rate", "50", "--latency", "50"),
         environment=environment(stack_settings, tmp_path),
     )
-    assert ended.exit_code == 0, ended.stderr
-    report = json.loads(ended.stdout)
+    assert demo.process.stdout is not None
+    report = json.loads(await asyncio.to_thread(demo.process.stdout.readline))
     counts = ("requests", "completed", "failed", "lost", "duplicate_terminal_events")
     assert [report[name] for name in counts] == [10, 10, 0, 0, 0]
     assert 0 < report["overhead_ms"]["p50"] <= report["overhead_ms"]["p95"]
     assert report["requests_per_second"] > 0
     assert [place["wins"] for place in report["ranking"]] == [4, 3, 2, 1, 0]
-    assert "Watch it live: http://127.0.0.1:" in ended.stderr
+
+    roles = demo.children()
+    assert len(still_running(roles)) == len(ROLES)
+    demo.interrupt()
+    ended = await asyncio.to_thread(demo.end)
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert f"SLUICE_TOPIC_PREFIX={report['run']}." in ended.stderr
+    assert still_running(roles) == []
     assert not list((tmp_path / "state" / "demo").iterdir())
     await no_topics_of(report["run"], stack_settings)
 

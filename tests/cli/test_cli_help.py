@@ -9,7 +9,7 @@ from sluice.cli import application
 from tests.cli.conftest import Invoke
 
 ROOT: Any = typer.main.get_command(application())
-WIDEST = 96
+WIDEST = 100
 
 
 def every_command() -> list[tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """`sluice send` and `sluice watch` called wrongly, and with no Kafka there: one line, and an exit code."""
 
+import asyncio
 import json
 
 import pytest
@@ -47,14 +48,15 @@ def test_watch_until_done_needs_names(invoke: Invoke) -> None:
     assert "which requests" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("send", "hi"), ("send", "hi", "--wait", "--json"), ("watch", "--json")])
-async def test_without_kafka_one_line_says_what_to_do(arguments: tuple[str, ...]) -> None:
+async def test_without_kafka_one_line_says_what_to_do() -> None:
     """No traceback and no log of a library; standard output stays empty, and the exit code is 4."""
-    ended = await sluice(*arguments, environment={"KAFKA_BOOTSTRAP": NOWHERE})
-    assert (ended.exit_code, ended.stdout) == (4, "")
-    (said,) = ended.stderr.splitlines()
-    assert said.startswith(f"Kafka at {NOWHERE}: ")
-    assert "Check KAFKA_BOOTSTRAP" in said
+    commands = (("send", "hi"), ("send", "hi", "--wait", "--json"), ("watch", "--json"))
+    runs = (sluice(*command, environment={"KAFKA_BOOTSTRAP": NOWHERE}) for command in commands)
+    for ended in await asyncio.gather(*runs):
+        assert (ended.exit_code, ended.stdout) == (4, "")
+        (said,) = ended.stderr.splitlines()
+        assert said.startswith(f"Kafka at {NOWHERE}: ")
+        assert "Check KAFKA_BOOTSTRAP" in said
 
 
 async def test_a_role_without_kafka_logs_why_it_cannot_start() -> None:

@@ -10,8 +10,8 @@ import pytest
 from sluice.commands.request_lines import MAX_BYTES, RequestLineError, RequestLines
 
 
-def line(request_id: str, text: str = "hello") -> str:
-    return json.dumps({"request_id": request_id, "messages": [{"role": "user", "content": text}]})
+def line(request_id: str, text: str = "hello", **fields: object) -> str:
+    return json.dumps({"request_id": request_id, "messages": [{"role": "user", "content": text}], **fields})
 
 
 def written(path: Path, *lines: str) -> Path:

@@ -1,6 +1,7 @@
 """The broker and Redis die in mid-run, and come back: nothing was acknowledged that was not written."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +83,31 @@ async def test_the_broker_is_killed_and_comes_back(
 
         outcome = await run_through(system, asyncio.create_task(outage()))
     assert outcome.assert_extra_calls_are_flagged() <= 2 * CONCURRENCY
+
+
+async def test_sigterm_ends_a_worker_within_a_bound_while_kafka_is_away(
+    own_stack: local_stack.RunningStack, settings: Settings, tmp_path: Path
+) -> None:
+    """It cannot commit or leave its group; a deploy must not hang on that. The next worker takes up what it held."""
+    options = {"SLUICE_WORKER__DRAIN_SECONDS": "1"}
+    async with running_system(settings, tmp_path, concurrency=CONCURRENCY, options=options) as system:
+        _, lane = await asyncio.gather(system.start("intake"), system.start("lane", "simulated"))
+        requests = [
+            LLMRequest(
+                request_id=f"r-{number}",
+                messages=[Message(role=Role.USER, content="x")],
+                metadata={"simulated.latency_ms": "1500"},
+            )
+            for number in range(CONCURRENCY)
+        ]
+        await system.send(requests)
+        await system.called(CONCURRENCY)
+        await asyncio.to_thread(own_stack.kafka.kill)
+        await lane.stop(timeout_seconds=75)
+        assert lane.process.returncode != -signal.SIGKILL
+        await asyncio.to_thread(own_stack.kafka.start)
+        await system.start("lane", "simulated")
+        ids = [request.request_id for request in requests]
+        outcome = await system.ended(ids, timeout_seconds=60)
+    outcome.assert_each_ended_once(ids)
+    outcome.assert_extra_calls_are_flagged()

@@ -131,6 +131,29 @@ async def test_in_immediate_mode_a_full_system_rejects_with_a_time_to_come_back(
     assert result.problem.retry_after_seconds
 
 
+async def test_a_submission_at_the_end_of_time_has_a_deadline_all_the_same() -> None:
+    world = World()
+    await world.intake(world.request_delivery(request(submitted_at="9999-12-31T23:00:00Z")))
+    assert len(world.tasks()) == 1
+
+
+async def test_a_record_without_any_value_keeps_having_none_in_the_dead_letters() -> None:
+    world = World()
+    delivery = world.delivery(b"", key=b"r-1")
+    await world.intake(type(delivery)(**{**_fields(delivery), "is_null": True}))
+    assert [letter.value for letter in world.written("llm.requests.dlt")] == [None]
+
+
+async def test_a_dead_letter_that_no_topic_takes_says_where_the_record_lies() -> None:
+    """A compressed record may be larger, unpacked, than the dead-letter topic allows."""
+    world = World(settings=settings(worker=WorkerSettings(max_request_bytes=1500)), largest_value=10_000)
+    await world.intake(world.delivery(b"{" + b"x" * 20_000, key=b"r-1"))
+    (letter,) = world.written("llm.requests.dlt")
+    assert letter.value is None
+    assert header(letter.headers, "sluice_dlt-value-left-out") == "20001 bytes at llm.requests-0-0"
+    assert [result.status for result in world.results().values()] == [State.REJECTED]
+
+
 async def test_sensitive_content_is_denied_to_a_provider_that_is_not_local() -> None:
     world = World()
     entry = world.catalogue.providers["simulated"].model_copy(update={"local": False})

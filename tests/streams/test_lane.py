@@ -11,6 +11,7 @@ from schemas.attempt import Problem, Usage
 from schemas.request import Message
 from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, FailureCategory, Kind, Role, State
 from streams.context import Delivery
+from streams.lane import MAX_LOST_CALLS
 from tests.streams.world import LEASE_SECONDS, START, Crash, Crasher, World
 
 
@@ -168,3 +169,25 @@ async def test_a_task_nobody_can_read_is_set_aside_byte_for_byte() -> None:
     world = World()
     await world.lane(world.delivery(b"\xc3\x01nonsense", key=b"r-1", topic="llm.lane.simulated"))
     assert [record.value for record in world.written("llm.requests.dlt")] == [b"\xc3\x01nonsense"]
+    (result,) = world.results().values()
+    assert (result.request_id, result.status) == ("r-1", State.FAILED)
+
+
+async def test_a_request_that_takes_its_workers_down_is_not_called_for_ever() -> None:
+    world = World()
+    await world.intake(world.request_delivery(request()))
+    for _ in range(MAX_LOST_CALLS):
+        assert isinstance(await world.state.claim("r-1", owner="dead", lease_ms=1000), Claimed)
+        world.pass_time(2)
+    await world.lane_all()
+    (result,) = world.results().values()
+    assert result.problem is not None
+    assert result.problem.category is FailureCategory.OUTCOME_LOST
+    assert (result.possibly_billed_calls, world.calls["r-1"]) == (MAX_LOST_CALLS, 0)
+
+
+async def test_tokens_that_cannot_be_written_do_not_cost_the_answer() -> None:
+    world = World(outcome=Answered(text="x" * 5000, finish_reason="stop", model="m"), refused_topic="llm.deltas")
+    await run(world, request(stream=True))
+    (result,) = world.results().values()
+    assert result.status is State.COMPLETED

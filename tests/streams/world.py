@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+from aiokafka.errors import MessageSizeTooLargeError
+
 from connectors.kafka.producer import Outgoing, Producer
 from connectors.providers.base import Answered, Call, CallEvent, Failed, Outcome, Provider, Text
 from connectors.settings import Settings
@@ -71,11 +73,16 @@ class CrashingState:
 class LogProducer:
     """Writes to a list that outlives the process."""
 
-    def __init__(self, log: list[Outgoing], crasher: Crasher) -> None:
+    def __init__(self, log: list[Outgoing], crasher: Crasher, world: "World") -> None:
         self._log = log
         self._crasher = crasher
+        self._world = world
 
     async def send(self, record: Outgoing) -> None:
+        largest = self._world.largest_value
+        if record.topic == self._world.refused_topic or (largest is not None and len(record.value or b"") > largest):
+            raise MessageSizeTooLargeError
+
         async def write() -> None:
             self._log.append(record)
 
@@ -124,6 +131,8 @@ class World:
     log: list[Outgoing] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     clock: datetime = START
+    largest_value: int | None = None
+    refused_topic: str | None = None
 
     def __post_init__(self) -> None:
         self.forget()
@@ -198,7 +207,7 @@ class World:
             settings=self.settings,
             catalogue=self.catalogue,
             state=cast("StateStore", CrashingState(self.state, crasher)),
-            producer=cast("Producer", LogProducer(self.log, crasher)),
+            producer=cast("Producer", LogProducer(self.log, crasher, self)),
             codec=SingleObjectCodec(),
             worker=f"worker-{id(crasher)}",
             now=lambda: self.clock,

@@ -58,6 +58,8 @@ class Wire(Protocol):
     path: str
     """What a base_url has after host and port."""
     request_id_header: str | None
+    call_id: str
+    """How the provider names a call that went well."""
     key_header: str
 
     def asked(self, path: str, body: dict[str, Any]) -> Asked: ...

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.support.fault_wire import SERVED_MODEL, USAGE, Asked, Ending, Fault
+from tests.support.fault_wire import REQUEST_ID, SERVED_MODEL, USAGE, Asked, Ending, Fault
 
 _STOP_REASONS = {
     Ending.WHOLE: "end_turn",
@@ -36,6 +36,7 @@ class AnthropicWire:
     name = "anthropic"
     path = ""
     request_id_header = "request-id"
+    call_id = REQUEST_ID
     key_header = "authorization"
 
     def asked(self, path: str, body: dict[str, Any]) -> Asked:

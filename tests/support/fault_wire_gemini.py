@@ -32,6 +32,7 @@ _ERRORS: dict[Fault, tuple[int, str, str, list[dict[str, Any]]]] = {
     Fault.SERVER_ERROR: (500, "INTERNAL", "An internal error has occurred.", []),
     Fault.UNKNOWN_MODEL: (404, "NOT_FOUND", "models/no-such-model is not found for API version v1", []),
 }
+_RESPONSE_ID = "response-1"
 _THOUGHT_TOKENS = 1
 _USAGE = {
     "promptTokenCount": USAGE.input_tokens,
@@ -49,6 +50,7 @@ class GeminiWire:
     name = "gemini"
     path = ""
     request_id_header = None
+    call_id = _RESPONSE_ID
     key_header = "x-goog-api-key"
 
     def asked(self, path: str, body: dict[str, Any]) -> Asked:
@@ -96,7 +98,7 @@ class GeminiWire:
 
 
 def _head() -> dict[str, Any]:
-    return {"modelVersion": SERVED_MODEL, "responseId": "response-1", "usageMetadata": _USAGE}
+    return {"modelVersion": SERVED_MODEL, "responseId": _RESPONSE_ID, "usageMetadata": _USAGE}
 
 
 def _response(text: str | None, ending: Ending | None) -> dict[str, Any]:

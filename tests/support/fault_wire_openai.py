@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.support.fault_wire import SERVED_MODEL, USAGE, Asked, Ending, Fault
+from tests.support.fault_wire import REQUEST_ID, SERVED_MODEL, USAGE, Asked, Ending, Fault
 
 _FINISH_REASONS = {
     Ending.WHOLE: "stop",
@@ -37,6 +37,7 @@ class OpenAIWire:
     name = "openai"
     path = "/v1"
     request_id_header = "x-request-id"
+    call_id = REQUEST_ID
     key_header = "authorization"
 
     def asked(self, path: str, body: dict[str, Any]) -> Asked:

@@ -33,8 +33,8 @@ A worker never needs to know whom it talks to: whatever goes wrong, on whichever
 the same categories. Each cell here is a test of `tests/providers/contract`, which runs the provider, through its own
 SDK, against a server that goes wrong in just this way; in each, there is exactly one request and one outcome.
 
-`answered` an answer · **↻** worth a retry, unchanged · **$** may be on the bill, though there is no answer ·
-two categories: without streaming / with · *stream* only a stream can meet this · [1] cannot be brought about, see below
+**↻** worth a retry, unchanged · **$** may be on the bill, though there is no answer · two categories: without
+streaming / with · *stream* only a stream can meet this · a number: why it differs, or cannot be brought about at all
 """
 _WORDS = """\
 ## Which words mean what

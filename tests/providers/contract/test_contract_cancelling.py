@@ -10,7 +10,7 @@ from connectors.providers.base import Text
 from tests.providers.calls import a_call, events_of
 from tests.providers.contract.adapters import ADAPTERS, Adapter
 from tests.providers.contract.cases import BY_NAME, Where
-from tests.providers.contract.trial import Trial, trial, trial_at_no_server
+from tests.providers.contract.trial import Trial, trial_at_no_server
 from tests.support.fault_wire import PIECES
 
 WITH_A_SERVER = [pytest.param(adapter, id=adapter.type) for adapter in ADAPTERS if adapter.wire]
@@ -24,15 +24,13 @@ def _no_garbage_collector() -> AsyncIterator[None]:
     gc.enable()
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
 @pytest.mark.parametrize(
     ("phase", "streamed"),
     [("silence", False), ("silence", True), ("no-first-token", True), ("keep-alive-without-token", True)],
 )
-async def test_cancelling_before_the_first_token_hangs_up(adapter: Adapter, phase: str, streamed: bool) -> None:
+async def test_cancelling_before_the_first_token_hangs_up(tried: Trial, phase: str, streamed: bool) -> None:
     """Whether the call waits for headers or for text, the server sees the end of the connection."""
-    async with trial(adapter) as tried, asyncio.timeout(PATIENCE_SECONDS):
-        assert tried.server
+    async with asyncio.timeout(PATIENCE_SECONDS):
         task = asyncio.create_task(events_of(tried.provider, a_call(model=phase, stream=streamed)))
         exchange = await tried.server.exchange()
         assert not exchange.hung_up.is_set()
@@ -40,12 +38,10 @@ async def test_cancelling_before_the_first_token_hangs_up(adapter: Adapter, phas
         await exchange.hung_up.wait()
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
 @pytest.mark.parametrize("phase", ["stall", "keep-alive-after-tokens"])
-async def test_cancelling_between_tokens_hangs_up(adapter: Adapter, phase: str) -> None:
+async def test_cancelling_between_tokens_hangs_up(tried: Trial, phase: str) -> None:
     """So it does while the call waits for the next piece."""
-    async with trial(adapter) as tried, asyncio.timeout(PATIENCE_SECONDS):
-        assert tried.server
+    async with asyncio.timeout(PATIENCE_SECONDS):
         heard = asyncio.Event()
         task = asyncio.create_task(listen(tried, phase, heard))
         await heard.wait()
@@ -55,11 +51,9 @@ async def test_cancelling_between_tokens_hangs_up(adapter: Adapter, phase: str) 
         await exchange.hung_up.wait()
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
-async def test_cancelling_who_is_busy_with_a_piece_hangs_up(adapter: Adapter) -> None:
+async def test_cancelling_who_is_busy_with_a_piece_hangs_up(tried: Trial) -> None:
     """So it does while the caller works on a piece, and the provider is not even asked."""
-    async with trial(adapter) as tried, asyncio.timeout(PATIENCE_SECONDS):
-        assert tried.server
+    async with asyncio.timeout(PATIENCE_SECONDS):
         heard = asyncio.Event()
         task = asyncio.create_task(listen(tried, "stall", heard, busy=True))
         await heard.wait()
@@ -69,11 +63,9 @@ async def test_cancelling_who_is_busy_with_a_piece_hangs_up(adapter: Adapter) ->
         await exchange.hung_up.wait()
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
-async def test_leaving_a_stream_early_hangs_up(adapter: Adapter) -> None:
+async def test_leaving_a_stream_early_hangs_up(tried: Trial) -> None:
     """Leaving the block after the first piece closes the connection before the block is over."""
-    async with trial(adapter) as tried, asyncio.timeout(PATIENCE_SECONDS):
-        assert tried.server
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async with tried.provider.open(a_call(model="stall", stream=True)) as events:
             assert await anext(events) == Text(PIECES[0])
             exchange = await tried.server.exchange()
@@ -91,11 +83,9 @@ async def test_cancelling_while_connecting_ends_the_call(adapter: Adapter, strea
         await cancelled(task)
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
-async def test_a_call_that_is_over_leaves_no_connection(adapter: Adapter) -> None:
+async def test_a_call_that_is_over_leaves_no_connection(tried: Trial) -> None:
     """A bad chunk ends a call while the server has not even ended its answer."""
-    async with trial(adapter) as tried, asyncio.timeout(PATIENCE_SECONDS):
-        assert tried.server
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await events_of(tried.provider, a_call(model="bad-chunk", stream=True))
         await tried.server.all_connections_closed()
 

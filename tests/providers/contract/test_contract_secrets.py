@@ -14,7 +14,7 @@ from connectors.settings import LogSettings
 from policy.catalogue import ProviderEntry
 from tests.providers.calls import QUESTION, a_call, answer_of, events_of, failure_of
 from tests.providers.contract.adapters import ADAPTERS, KEY, KEY_VARIABLE, Adapter
-from tests.providers.contract.trial import trial
+from tests.providers.contract.trial import Trial
 from tests.support.fault_wire import ANSWER
 
 WITH_A_SERVER = [pytest.param(adapter, id=adapter.type) for adapter in ADAPTERS if adapter.wire]
@@ -56,71 +56,57 @@ def debug_logs(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFix
     structlog.contextvars.clear_contextvars()
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
 async def test_logs_at_level_debug_hold_neither_key_nor_text(
-    adapter: Adapter, debug_logs: pytest.CaptureFixture[str]
+    tried: Trial, debug_logs: pytest.CaptureFixture[str]
 ) -> None:
     """SDKs log whole requests at that level, if they are let."""
     logging.getLogger("tests").debug("a line")
-    async with trial(adapter) as tried:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            for name in TALKATIVE:
-                await events_of(tried.provider, a_call(model=name, stream=True))
-            await events_of(tried.provider, a_call(model="good", stream=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for name in TALKATIVE:
+            await events_of(tried.provider, a_call(model=name, stream=True))
+        await events_of(tried.provider, a_call(model="good", stream=False))
     said = "".join(debug_logs.readouterr())
     assert "a line" in said
     assert not any(secret in said for secret in (KEY, QUESTION, ANSWER))
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
-async def test_the_key_is_in_no_representation(adapter: Adapter) -> None:
+async def test_the_key_is_in_no_representation(tried: Trial) -> None:
     """Neither the provider nor anything that it holds prints the key."""
-    async with trial(adapter) as tried:
-        assert KEY not in repr(tried.provider)
-        assert KEY not in repr(vars(tried.provider))
+    assert KEY not in repr(tried.provider)
+    assert KEY not in repr(vars(tried.provider))
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
 @pytest.mark.parametrize(("name", "said"), [("echo-prompt", "HTTP 400"), ("echo-key", "HTTP 403")])
-async def test_an_echo_stays_out_of_the_message(adapter: Adapter, name: str, said: str) -> None:
+async def test_an_echo_stays_out_of_the_message(tried: Trial, name: str, said: str) -> None:
     """A server that quotes the request in its error puts neither prompt nor key into our records."""
-    async with trial(adapter) as tried:
-        failed = await failure_of(tried.provider, a_call(model=name))
+    failed = await failure_of(tried.provider, a_call(model=name))
     assert failed.problem.message == said
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
-async def test_a_short_echo_stays_out_as_well(adapter: Adapter) -> None:
+async def test_a_short_echo_stays_out_as_well(tried: Trial) -> None:
     """A prompt of a few words is quoted no more than a long one."""
     prompt = a_call().messages[0].model_copy(update={"content": "my tax number"})
-    async with trial(adapter) as tried:
-        failed = await failure_of(tried.provider, a_call(model="echo-prompt", messages=(prompt,)))
+    failed = await failure_of(tried.provider, a_call(model="echo-prompt", messages=(prompt,)))
     assert "tax" not in repr(failed)
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
-async def test_the_key_goes_where_the_api_has_it(adapter: Adapter) -> None:
+async def test_the_key_goes_where_the_api_has_it(tried: Trial) -> None:
     """The key of the variable that is named, and once."""
-    async with trial(adapter) as tried:
-        assert tried.server
-        await answer_of(tried.provider, a_call(model="good"))
-        (exchange,) = tried.server.exchanges
+    await answer_of(tried.provider, a_call(model="good"))
+    (exchange,) = tried.server.exchanges
     assert sum(KEY in value for value in exchange.headers.values()) == 1
     assert KEY not in exchange.path
     assert KEY not in str(exchange.body)
 
 
-@pytest.mark.parametrize("adapter", WITH_A_SERVER)
-async def test_nothing_of_the_environment_is_sent(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_of_the_environment_is_sent(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys, accounts, headers and addresses that an SDK reads by itself go to nobody."""
     for name, value in READ_BY_SDKS.items():
         monkeypatch.setenv(name, value)
-    async with trial(adapter) as tried:
-        assert tried.server
-        await answer_of(tried.provider, a_call(model="good"))
-        await answer_of(tried.provider, a_call(model="good", stream=True))
-        exchanges = tried.server.exchanges
+    await answer_of(tried.provider, a_call(model="good"))
+    await answer_of(tried.provider, a_call(model="good", stream=True))
+    exchanges = tried.server.exchanges
     assert len(exchanges) == 2
     assert not any("leak" in f"{exchange.path} {exchange.headers} {exchange.body}" for exchange in exchanges)
 

@@ -33,11 +33,16 @@ ESSAYS = (
 
 @dataclass
 class Trial:
-    """A provider at work. `server` is None for one that calls nobody."""
+    """A provider at work, and its server if it calls one."""
 
     adapter: Adapter
     provider: Provider
-    server: FaultServer | None
+    fault_server: FaultServer | None
+
+    @property
+    def server(self) -> FaultServer:
+        assert self.fault_server, "this provider calls nobody"
+        return self.fault_server
 
     def call(self, case: Case, *, streamed: bool, **parts: Any) -> Call:
         """A call that meets this case."""
@@ -61,7 +66,7 @@ class Trial:
 
     def requests(self, case: Case, *, streamed: bool) -> int:
         """How many requests of this case have reached the server. One, where there is none."""
-        if self.server is None:
+        if self.fault_server is None:
             return 1
         return sum(
             exchange.asked.model == case.name for exchange in self.server.exchanges if exchange.streamed is streamed
