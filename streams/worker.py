@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 RECORDS_PER_CALL_SLOT = 2
 """Records a lane holds beyond its calls: those that wait for somebody else's lease must not take up call slots."""
-APP_STOP_SECONDS = 20.0
+APP_STOP_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
 
 

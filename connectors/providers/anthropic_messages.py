@@ -114,7 +114,7 @@ class Messages:
         yield answer.outcome()
 
     async def _streamed(self, parameters: dict[str, Any], answer: AnthropicAnswer) -> AsyncGenerator[Text, None]:
-        stream = await self._sdk.messages.create(**parameters, stream=True, timeout=600)
+        stream = await self._sdk.messages.create(**parameters, stream=True, timeout=self._stream_timeout)
         async with stream:
             answer.draft.begin(stream.response.headers, now=datetime.now(UTC))
             async for event in stream:

@@ -64,12 +64,11 @@ async def test_send_and_watch_on_a_running_system(stack_settings: Settings, tmp_
     slow = line("l-1", metadata={"simulated.latency_ms": "4000"}).encode()
     lines = "\n".join([line("f-1"), "", line("f-2"), line("f-3")]).encode()
     async with working(stack_settings, tmp_path):
-        one, several, refused, late, noisy = await asyncio.gather(
+        one, several, refused, late = await asyncio.gather(
             sluice("send", "Say hello", "--id", "a-1", "--wait", environment=here),
             sluice("send", "--file", "-", "--wait", "--json", stdin=lines, environment=here),
             sluice("send", "x", "--id", "r-1", "--model", "nobody-has-it", "--wait", environment=here),
             sluice("send", "-f", "-", "--wait", "--timeout", "1", stdin=slow, environment=here),
-            sluice("send", "x", "--wait", "--json", environment={**here, "SLUICE_LOG__LEVEL": "debug"}),
         )
         watched = await sluice("watch", "f-1", "r-1", "--until-done", "--json", environment=here)
         never = await sluice("watch", "nobody", "--until-done", "--timeout", "1", environment=here)
@@ -85,7 +84,6 @@ async def test_send_and_watch_on_a_running_system(stack_settings: Settings, tmp_
     )
     assert (late.exit_code, late.stdout) == (3, "")
     assert "1 of 1 had no result within 1 s" in late.stderr
-    assert len(objects(noisy)) == 1
     assert (watched.exit_code, watched.stderr) == (0, "")
     states = [(event["request_id"], event["state"]) for event in objects(watched)]
     assert [state for name, state in states if name == "f-1"] == ["queued", "processing", "completed"]
@@ -152,15 +150,3 @@ async def test_a_role_ends_in_order_when_whoever_started_it_is_killed(stack_sett
         await parent.wait()
         await asyncio.to_thread(wait_until, lambda: not still_running([role]))
     assert "worker_stopped" in log.read_text()
-
-
-async def test_a_lane_whose_key_is_missing_says_which(stack_settings: Settings, tmp_path: Path) -> None:
-    """On one line, with exit code 2: no restart will help."""
-    pytest.importorskip("openai")
-    providers = tmp_path / "p.toml"
-    providers.write_text('[providers.o]\ntype = "openai"\nmodels = ["m"]\napi_key_env = "SOME_KEY"\n')
-    here = {**environment(stack_settings), "SLUICE_PROVIDERS_FILE": str(providers)}
-    ended = await sluice("run", "lane", "o", environment=here)
-    assert (ended.exit_code, ended.stdout) == (2, "")
-    assert "SOME_KEY" in ended.stderr
-    assert "Traceback" not in ended.stderr

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
+from connectors.settings import Settings
+from sluice.commands import run
 from tests.cli.conftest import Invoke
 from tests.cli.processes import sluice
 from tests.cli.test_request_lines import line
@@ -50,7 +53,7 @@ def test_watch_until_done_needs_names(invoke: Invoke) -> None:
 
 async def test_without_kafka_one_line_says_what_to_do() -> None:
     """No traceback and no log of a library; standard output stays empty, and the exit code is 4."""
-    commands = (("send", "hi"), ("send", "hi", "--wait", "--json"), ("watch", "--json"))
+    commands = (("send", "hi", "--wait", "--json"), ("watch",))
     runs = (sluice(*command, environment={"KAFKA_BOOTSTRAP": NOWHERE}) for command in commands)
     for ended in await asyncio.gather(*runs):
         assert (ended.exit_code, ended.stdout) == (4, "")
@@ -83,3 +86,18 @@ def test_run_says_which_roles_there_are(arguments: tuple[str, ...], said: str, i
     result = invoke("run", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(said)
+
+
+def test_a_lane_whose_key_is_missing_says_which(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With exit code 2: no restart will help. Its Kafka was there; nothing else was connected to."""
+    pytest.importorskip("openai")
+
+    async def is_there(_settings: Settings) -> None:
+        return
+
+    monkeypatch.setattr(run, "check_access", is_there)
+    Path("p.toml").write_text('[providers.o]\ntype = "openai"\nmodels = ["m"]\napi_key_env = "SOME_KEY"\n')
+    result = invoke("run", "lane", "o", SLUICE_PROVIDERS_FILE="p.toml", KAFKA_BOOTSTRAP=NOWHERE)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (said,) = result.stderr.splitlines()
+    assert "SOME_KEY" in said

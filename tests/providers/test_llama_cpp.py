@@ -1,9 +1,7 @@
-"""llama.cpp in process, with a real (tiny, random) model: answers, grammars, cancelling, and a loop that goes on."""
+"""llama.cpp in process, with a real (tiny, random) model: answers, grammars, limits and wrong files."""
 
-import asyncio
 import json
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +10,18 @@ import pytest
 from connectors.providers.base import Answered, Call, Provider, Text
 from connectors.providers.checking import Checkable, Reached
 from connectors.providers.errors import ProviderConfigurationError
-from connectors.providers.registry import build_provider
-from policy.catalogue import ProviderEntry
 from policy.comparison import COMPARISON_SCHEMA, comparison_messages, parse_comparison, parse_structured
 from schemas.request import Message, Parameters
 from schemas.result import Comparison
 from schemas.vocabulary import FailureCategory as F
 from schemas.vocabulary import Role
 from tests.providers.calls import a_call, answer_of, events_of, failure_of, outcome_of
+from tests.providers.local_models import CONTEXT_TOKENS, NO_GGUF, NO_LLAMA, YES, provider_of
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="the extra llama-cpp is not installed: it compiles for minutes")
-pytest.importorskip("gguf", reason="gguf, which writes the tiny model, is not installed")
+llama_cpp = pytest.importorskip("llama_cpp", reason=NO_LLAMA)
+pytest.importorskip("gguf", reason=NO_GGUF)
 
-from connectors.providers.llama_cpp import LlamaCppProvider  # noqa: E402 - after the skip
-from connectors.providers.llama_cpp_call import answer  # noqa: E402 - after the skip
-from connectors.providers.llama_cpp_model import LocalModel  # noqa: E402 - after the skip
-from connectors.providers.llama_cpp_options import LlamaCppOptions  # noqa: E402 - after the skip
-from tests.support.tiny_gguf import CONTEXT_TOKENS, LONG_PIECE, write_tiny_gguf  # noqa: E402 - after the skip
-
-WITHIN_SECONDS = 60
+from tests.support.tiny_gguf import LONG_PIECE, write_tiny_gguf  # noqa: E402 - after the skip
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model_path(folder: Path) -> Path:
     return write_tiny_gguf(folder / "tiny.gguf")
-
-
-def options(path: Path, **more: Any) -> dict[str, Any]:
-    return {"model_path": str(path), "context_tokens": CONTEXT_TOKENS, "threads": 1} | more
-
-
-def provider_of(path: Path, **more: Any) -> Provider:
-    entry = ProviderEntry(type="llama_cpp", models=["tiny"], options=options(path, **more))
-    return build_provider("local", entry, environ={})
 
 
 @pytest.fixture
@@ -99,7 +81,7 @@ async def test_any_other_schema_binds_too(provider: Provider) -> None:
 
 async def test_pieces_come_as_they_are_made(provider: Provider) -> None:
     """A stream's pieces are the answer, and the tokens of both sides are counted."""
-    call = a_call(stream=True, response_schema={"enum": ["yes"]}, parameters=Parameters(temperature=0))
+    call = a_call(stream=True, response_schema=YES, parameters=Parameters(temperature=0))
     *pieces, last = await events_of(provider, call)
     assert isinstance(last, Answered)
     assert "".join(piece.text for piece in pieces if isinstance(piece, Text)) == last.text
@@ -112,7 +94,7 @@ async def test_pieces_come_as_they_are_made(provider: Provider) -> None:
 
 async def test_without_streaming_there_are_no_pieces(provider: Provider) -> None:
     """The outcome holds it all."""
-    events = await events_of(provider, a_call(response_schema={"enum": ["yes"]}))
+    events = await events_of(provider, a_call(response_schema=YES))
     assert [type(event) for event in events] == [Answered]
 
 
@@ -195,7 +177,7 @@ HOSTILE: list[dict[str, Any]] = [
 async def test_a_schema_that_repeats_without_end(provider: Provider, schema: dict[str, Any]) -> None:
     """It does not bring the process down: what is too long is left to the check of the answer."""
     await outcome_of(provider, a_call(response_schema=schema, **limited(5)))
-    await answer_of(provider, a_call(response_schema={"enum": ["yes"]}))
+    await answer_of(provider, a_call(response_schema=YES))
 
 
 @pytest.mark.parametrize("schema", [{"type": "strange"}, {"enum": []}, {"$ref": "https://example.org/schema"}])
@@ -203,7 +185,7 @@ async def test_a_schema_without_a_grammar(provider: Provider, schema: dict[str, 
     """The call fails, and says which field is at fault; the next one is answered."""
     failed = await failure_of(provider, a_call(response_schema=schema))
     assert (failed.problem.category, failed.problem.field) == (F.INVALID_REQUEST, "response_format")
-    await answer_of(provider, a_call(response_schema={"enum": ["yes"]}))
+    await answer_of(provider, a_call(response_schema=YES))
 
 
 async def test_a_template_that_refuses_the_messages(model_path: Path) -> None:
@@ -218,7 +200,7 @@ async def test_a_template_that_refuses_the_messages(model_path: Path) -> None:
 async def test_the_model_s_template_is_used(model_path: Path) -> None:
     """How many tokens a prompt has depends on it: here, one for the beginning and one a character."""
     provider = provider_of(model_path, chat_template="{{ bos_token }}{{ messages[0].content }}")
-    call = a_call(messages=(Message(role=Role.USER, content="Why?"),), response_schema={"enum": ["yes"]})
+    call = a_call(messages=(Message(role=Role.USER, content="Why?"),), response_schema=YES)
     answered = await answer_of(provider, call)
     await provider.close()
     assert answered.usage is not None
@@ -270,114 +252,7 @@ async def test_loading_leaves_the_process_s_output_alone(
         return original(self)
 
     monkeypatch.setattr(llama_cpp._utils.suppress_stdout_stderr, "__enter__", watched)
-    await answer_of(provider, a_call(response_schema={"enum": ["yes"]}))
+    await answer_of(provider, a_call(response_schema=YES))
     assert redirected
     assert not any(redirected)
     assert "llama" not in "".join(capfd.readouterr())
-
-
-class GatedModel(LocalModel):
-    """A real model that stops after its first token until the test lets it go on."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(LlamaCppOptions.model_validate(options(path)))
-        self.gate = threading.Event()
-        self.made = 0
-
-    def tokens(
-        self, prompt: list[int], call: Call, *, grammar: str | None, stopped: Callable[[], bool]
-    ) -> Iterator[bytes | None]:
-        for piece in super().tokens(prompt, call, grammar=grammar, stopped=stopped):
-            self.made += 1
-            yield piece
-            assert self.gate.wait(WITHIN_SECONDS)
-
-
-@pytest.fixture
-async def gated(model_path: Path) -> AsyncIterator[tuple[GatedModel, LlamaCppProvider]]:
-    model = GatedModel(model_path)
-    provider = LlamaCppProvider("local", model, answer, max_waiting=1)
-    yield model, provider
-    model.gate.set()
-    await provider.close()
-
-
-async def test_the_loop_goes_on_while_the_model_works(gated: tuple[GatedModel, LlamaCppProvider]) -> None:
-    """The model waits for the loop here, amid its answer: were the loop to wait for the model, nothing would end."""
-    model, provider = gated
-    asyncio.get_running_loop().call_later(0.01, model.gate.set)
-    async with asyncio.timeout(WITHIN_SECONDS):
-        await answer_of(provider, a_call(response_schema={"enum": ["yes"]}))
-
-
-async def test_a_timer_ticks_while_a_long_prompt_is_read(model_path: Path) -> None:
-    """llama.cpp takes thousands of tokens in one go here, and leaves the interpreter to the loop meanwhile."""
-    provider = provider_of(model_path, batch_tokens=4096)
-    long = a_call(messages=(Message(role=Role.USER, content="x" * 3900),), response_schema={"enum": ["yes"]})
-    await answer_of(provider, a_call(response_schema={"enum": ["yes"]}))  # it is loaded now
-    ticks = 0
-    async with asyncio.timeout(WITHIN_SECONDS), asyncio.TaskGroup() as tasks:
-        working = tasks.create_task(answer_of(provider, long))
-        while not working.done():
-            await asyncio.sleep(0.001)
-            ticks += 1
-    await provider.close()
-    assert ticks > 10
-
-
-async def test_a_cancelled_call_ends_at_its_next_token(gated: tuple[GatedModel, LlamaCppProvider]) -> None:
-    """Left after its first token, it makes no second one, and the model is free for the next call."""
-    model, provider = gated
-    async with asyncio.timeout(WITHIN_SECONDS):
-        async with provider.open(a_call(stream=True)) as events:
-            assert isinstance(await anext(events), Text)
-        model.gate.set()
-        await answer_of(provider, a_call(response_schema={"enum": ["yes"]}))
-    assert model.made == 1 + len('"yes"') + 1
-
-
-async def test_a_call_that_was_cancelled_while_it_waited_is_never_begun(
-    gated: tuple[GatedModel, LlamaCppProvider],
-) -> None:
-    """Nothing is computed for it."""
-    model, provider = gated
-    async with asyncio.timeout(WITHIN_SECONDS), provider.open(a_call(stream=True)) as events:
-        await anext(events)
-        waiting = asyncio.create_task(events_of(provider, a_call(stream=True)))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait([waiting])
-    model.gate.set()
-    await provider.close()
-    assert model.made == 1
-
-
-async def test_too_many_calls_are_told_so(gated: tuple[GatedModel, LlamaCppProvider]) -> None:
-    """One runs, as many wait as may; the next is not queued without bounds, but comes back later."""
-    model, provider = gated
-    async with asyncio.timeout(WITHIN_SECONDS), provider.open(a_call(stream=True)) as events:
-        await anext(events)
-        waiting = asyncio.create_task(answer_of(provider, a_call(response_schema={"enum": ["yes"]})))
-        await asyncio.sleep(0)
-        failed = await failure_of(provider, a_call())
-        assert (failed.problem.category, failed.problem.retryable) == (F.OVERLOADED, True)
-        model.gate.set()
-    assert (await waiting).text.strip() == '"yes"'
-
-
-async def test_closing_ends_what_runs(gated: tuple[GatedModel, LlamaCppProvider]) -> None:
-    """Close waits for the model's thread, which is told to stop; no thread is left."""
-    model, provider = gated
-    before = set(threading.enumerate())
-    running = asyncio.create_task(events_of(provider, a_call(stream=True)))
-    async with asyncio.timeout(WITHIN_SECONDS):
-        while not model.made:
-            await asyncio.sleep(0.001)
-        closing = asyncio.create_task(provider.close())
-        await asyncio.sleep(0)
-        model.gate.set()
-        await closing
-    assert model.made == 1
-    left = set(threading.enumerate()) - before
-    assert not [thread for thread in left if thread.name.startswith("llama_cpp")]
-    running.cancel()

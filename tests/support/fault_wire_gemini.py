@@ -41,7 +41,7 @@ _USAGE = {
     "thoughtsTokenCount": _THOUGHT_TOKENS,
     "totalTokenCount": USAGE.total_tokens,
 }
-_PATH = re.compile(r".*/models/(?P<model>[^:]+):(?P<method>generateContent|streamGenerateContent\?alt=sse)")
+_PATH = re.compile(r"/\w+/models/(?P<model>[^:]+):(?P<method>generateContent|streamGenerateContent\?alt=sse)")
 
 
 class GeminiWire:

@@ -1,5 +1,6 @@
 """Every provider ends every case as the table says: the same category, verdict on retries, and word on the bill."""
 
+import asyncio
 import importlib.util
 from datetime import UTC, datetime, timedelta
 
@@ -16,15 +17,14 @@ from tests.support.fault_cases import CASES as BEHAVIOURS
 from tests.support.fault_wire import ANSWER, PIECES, SERVED_MODEL, USAGE
 
 
-def needs(adapter: Adapter) -> list[pytest.MarkDecorator]:
-    """What keeps an adapter's cells from being tried on this machine."""
+def _skipped(adapter: Adapter) -> list[pytest.MarkDecorator]:
     missing = [module for module in adapter.needs if importlib.util.find_spec(module) is None]
     return [pytest.mark.skip(reason=f"not installed: {', '.join(missing)}")] if missing else []
 
 
 MODES = {"whole": False, "streamed": True}
 CELLS = [
-    pytest.param(adapter, case, streamed, id=f"{adapter.type}-{case.name}-{mode}", marks=needs(adapter))
+    pytest.param(adapter, case, streamed, id=f"{adapter.type}-{case.name}-{mode}", marks=_skipped(adapter))
     for adapter in ADAPTERS
     for case in CASES
     for mode, streamed in MODES.items()
@@ -110,3 +110,10 @@ async def test_a_failure_with_a_status_carries_its_facts(tried: Trial) -> None:
     assert problem.provider_code
     assert problem.message.startswith("HTTP 404: ")
     assert problem.remedy
+
+
+async def test_many_calls_at_once_do_not_mix(tried: Trial) -> None:
+    """Good and bad calls of one provider end each in its own way."""
+    cases = ["good", "status-500", "reset-mid-stream", "refused"] * 10
+    ended = await asyncio.gather(*(events_of(tried.provider, a_call(model=case, stream=True)) for case in cases))
+    assert [isinstance(events[-1], Answered) for events in ended] == [case == "good" for case in cases]

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 import structlog
 
@@ -14,7 +15,7 @@ from connectors.settings import LogSettings
 from policy.catalogue import ProviderEntry
 from tests.providers.calls import QUESTION, a_call, answer_of, events_of, failure_of
 from tests.providers.contract.adapters import ADAPTERS, KEY, KEY_VARIABLE, Adapter
-from tests.providers.contract.trial import Trial
+from tests.providers.contract.trial import Trial, provider_at
 from tests.support.fault_wire import ANSWER
 
 WITH_A_SERVER = [pytest.param(adapter, id=adapter.type) for adapter in ADAPTERS if adapter.wire]
@@ -100,12 +101,16 @@ async def test_the_key_goes_where_the_api_has_it(tried: Trial) -> None:
     assert KEY not in str(exchange.body)
 
 
-async def test_nothing_of_the_environment_is_sent(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_of_the_environment_is_sent(
+    tried: Trial, http_client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keys, accounts, headers and addresses that an SDK reads by itself go to nobody."""
     for name, value in READ_BY_SDKS.items():
         monkeypatch.setenv(name, value)
-    await answer_of(tried.provider, a_call(model="good"))
-    await answer_of(tried.provider, a_call(model="good", stream=True))
+    provider = provider_at(tried.server.root, tried.adapter, http_client=http_client)
+    await answer_of(provider, a_call(model="good"))
+    await answer_of(provider, a_call(model="good", stream=True))
+    await provider.close()
     exchanges = tried.server.exchanges
     assert len(exchanges) == 2
     assert not any("leak" in f"{exchange.path} {exchange.headers} {exchange.body}" for exchange in exchanges)
