@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 RUN := .venv/bin/
 SYNC_FLAGS := --frozen --inexact --quiet
 DEMO_EXTRAS := --extra stack --extra openai
-TEST_EXTRAS := --extra stack --extra registry --extra openai --extra anthropic --extra google
+TEST_EXTRAS := --extra stack --extra registry --extra openai --extra anthropic --extra google --extra azure
 
 .PHONY: help demo test unit bench up down schemas matrix docs format clean
 

@@ -1,6 +1,7 @@
 """The HTTP client that SDK-based providers share: one pool of connections a process, with a bound on everything.
 
-Proxies and certificate authorities come from the environment (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE), as usual.
+Proxies and certificate authorities come from the environment (HTTPS_PROXY, NO_PROXY; SSL_CERT_FILE, SSL_CERT_DIR), as
+usual; without one, those are trusted whom the system trusts.
 """
 
 from collections.abc import AsyncIterator

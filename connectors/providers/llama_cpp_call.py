@@ -39,6 +39,7 @@ def answer(
     except UnicodeDecodeError:
         return _refused(F.MALFORMED, "the model's answer is no UTF-8")
     except (RuntimeError, ValueError, MemoryError) as error:
+        model.forget()
         return _refused(F.SERVER_ERROR, f"llama.cpp failed ({type(error).__name__})")
 
 

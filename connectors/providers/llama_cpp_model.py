@@ -106,6 +106,11 @@ class LocalModel:
             yield _piece(vocabulary, token)
             _look(stopped)
 
+    def forget(self) -> None:
+        """What it has in its memory may be half of something: the next prompt is read from its start."""
+        if self._llama is not None:
+            self._llama.reset()
+
     def close(self) -> None:
         if self._llama is not None:
             self._llama.close()

@@ -155,7 +155,8 @@ def build_provider(
             raise
         raise MissingExtraError(name, extra=kind.extra, package=error.name or kind.extra) from error
     except ValidationError as error:
-        detail = error.errors(include_url=False, include_input=False)[0]
+        # A misspelt option causes two errors; the one that is there says more than the one that is missing.
+        detail = min(error.errors(include_url=False, include_input=False), key=lambda found: found["type"] == "missing")
         place = ".".join(str(step) for step in ("options", *detail["loc"]))
         raise ProviderConfigurationError(name, f"{place}: {detail['msg']}") from error
 

@@ -15,7 +15,7 @@ from schemas.request import Message, Parameters
 from schemas.result import Comparison
 from schemas.vocabulary import FailureCategory as F
 from schemas.vocabulary import Role
-from tests.providers.calls import a_call, answer_of, events_of, failure_of, outcome_of
+from tests.providers.calls import QUESTION, a_call, answer_of, events_of, failure_of, outcome_of
 from tests.providers.local_models import CONTEXT_TOKENS, NO_GGUF, NO_LLAMA, YES, provider_of
 
 llama_cpp = pytest.importorskip("llama_cpp", reason=NO_LLAMA)
@@ -213,6 +213,23 @@ def broken_path(folder: Path, model_path: Path) -> Path:
     path = folder / "broken.gguf"
     path.write_bytes(model_path.read_bytes()[:2000])
     return path
+
+
+async def test_a_failure_within_llama_cpp(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends in a category, quotes nothing, and the next call begins anew."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(f"llama_decode returned -3 for {QUESTION}")
+
+    await answer_of(provider, a_call(response_schema=YES))
+    with monkeypatch.context() as broken:
+        broken.setattr(llama_cpp.Llama, "eval", fail)
+        failed = await failure_of(provider, a_call())
+    assert failed.problem.category is F.SERVER_ERROR
+    assert QUESTION not in failed.problem.message
+    answered = await answer_of(provider, a_call(response_schema=YES))
+    assert answered.usage is not None
+    assert answered.usage.cached_input_tokens == 0
 
 
 async def test_a_file_that_is_cut_short(broken_path: Path) -> None:
