@@ -22,7 +22,7 @@ from connectors.kafka.reader import partitions_of
 from connectors.ops import OpsServer, Readiness
 from connectors.providers.pricing_file import load_prices
 from connectors.providers.recorder import with_recording
-from connectors.providers.registry import build_provider
+from connectors.providers.registry import PROVIDER_TYPES, build_provider
 from connectors.schema_registry import open_codec
 from connectors.settings import Settings
 from connectors.state.redis_store import RedisStateStore
@@ -79,7 +79,7 @@ async def run_intake(settings: Settings, catalogue: Catalogue) -> int:
 async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str) -> int:
     """Runs a worker of one provider's lane until it is told to stop. Returns the exit code."""
     entry = catalogue.providers[provider_name]
-    concurrency = entry.concurrency or settings.worker.concurrency
+    concurrency = entry.concurrency or PROVIDER_TYPES[entry.type].default_concurrency or settings.worker.concurrency
     async with AsyncExitStack() as stack:
         provider = with_recording(build_provider(provider_name, entry), os.environ)
         stack.push_async_callback(provider.close)

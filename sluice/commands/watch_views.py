@@ -16,7 +16,7 @@ from sluice.commands.endings import note
 
 ROWS_REMEMBERED = 1000
 LINES_AROUND_ROWS = 4
-WIDTH_BESIDE_ID = 62
+WIDTH_BESIDE_ID = 57
 REDRAW_SECONDS = 0.125
 STYLES = {
     State.QUEUED: "cyan",

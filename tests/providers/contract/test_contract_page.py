@@ -16,7 +16,7 @@ from connectors.providers.registry import ProviderType, build_provider
 from policy.catalogue import ProviderEntry
 from tests.providers.calls import a_call, events_of
 from tests.providers.contract import adapters
-from tests.providers.contract.adapters import BY_TYPE, KEY, Adapter
+from tests.providers.contract.adapters import KEY, Adapter
 from tests.providers.contract.cases import CASES, Case
 from tests.providers.contract.columns import Columns
 from tests.providers.contract.trial import seen, trial
@@ -101,12 +101,3 @@ def test_the_page_s_provider_needs_an_address(acme: Adapter) -> None:
     entry = ProviderEntry(type=acme.type, models=["m"])
     with pytest.raises(ProviderConfigurationError, match="base_url"):
         build_provider("acme", entry, environ={"ACME_API_KEY": "x"})
-
-
-def test_the_page_names_files_that_exist() -> None:
-    """Where it sends its reader, there is something."""
-    named = set(re.findall(r"`((?:connectors|tests|docs)/[\w/]+\.(?:py|toml|md))`", PAGE.read_text(encoding="utf-8")))
-    ours = {"connectors/providers/acme.py", "tests/providers/test_acme.py"}
-    assert named > ours
-    assert [path for path in sorted(named - ours) if not (PAGE.parents[1] / path).is_file()] == []
-    assert BY_TYPE
