@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from connectors.settings import Settings
+from schemas import RECORDS
 from schemas.avro_schemas import AvroSchema, fingerprint, generated_schema, known_writers, parse, parsed_schema
 from schemas.base import Record
 from schemas.codec import (
@@ -32,6 +33,7 @@ from schemas.codec import (
     decode_body,
     decode_single_object,
     encode_body,
+    fingerprint_of,
 )
 from schemas.topics import TopicSpec
 
@@ -67,6 +69,10 @@ async def open_codec(
     or only looked up without `auto_register`. A process that only reads gives an empty list.
     Raises `RegistryConfigurationError` and `SchemaUnavailableError`.
     """
+    for record in RECORDS:
+        # At the start: made at first use, they cost the first requests some 80 ms.
+        fingerprint_of(record)
+        known_writers(record)
     if settings.schema_registry_url is None:
         yield SingleObjectCodec()
         return

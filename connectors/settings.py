@@ -157,7 +157,12 @@ class Settings(BaseSettings):
     """Everything that can be set. See `sluice config` for the values in force."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SLUICE_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
+        env_prefix="SLUICE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        env_ignore_empty=True,
     )
 
     kafka_bootstrap: str = Field(

@@ -41,7 +41,8 @@ class Client:
     """One producer and, from the first `call` on, one reader. An async context manager; safe for many tasks at once.
 
     Entering it raises `KafkaAccessError` where Kafka cannot be used, and `UnknownTopicOrPartitionError` where the
-    topics are missing. Afterwards it waits while Kafka is away: give `call` a timeout, and `submit` one around it.
+    request topic is missing. Afterwards it waits while Kafka is away: give `call` a timeout, and `submit` one around
+    it. Who only submits needs no right to read.
     """
 
     def __init__(self, settings: Settings, *, source: str = "/sluice/client") -> None:
@@ -59,7 +60,7 @@ class Client:
     async def __aenter__(self) -> Self:
         settings, topics = self._settings, self._settings.topics
         await check_access(settings)
-        await partitions_of(self._options, [topics.requests, topics.results])
+        await partitions_of(self._options, [topics.requests])
         async with AsyncExitStack() as connections:
             writes = [spec for spec in topics.specs([]) if spec.name == topics.requests]
             self._codec = await connections.enter_async_context(

@@ -18,7 +18,7 @@ from sluice import stack
 from sluice.commands.endings import fail, kafka_problems, misused
 from sluice.commands.interrupts import Interrupts
 from sluice.commands.loading import catalogue_or_exit, configure_command_logs, settings_or_exit
-from sluice.demo.essays import read_essays
+from sluice.demo.essays import Essay, read_essays
 from sluice.demo.plan import DemoProvider, Plan, PlanError, write_catalogue
 from sluice.demo.report import Report
 from sluice.demo.run import run_demo
@@ -73,7 +73,7 @@ def demo(
     """
     plan = Plan(
         run=f"demo-{uuid4().hex[:8]}",
-        essays=read_essays()[:essays],
+        essays=_essays()[:essays],
         provider=provider,
         model=model,
         latency_ms=latency,
@@ -106,6 +106,13 @@ def demo(
 
 class _StackAwayError(Exception):
     """Kafka or Redis has ended in the middle of a run."""
+
+
+def _essays() -> list[Essay]:
+    try:
+        return read_essays()
+    except (OSError, ValueError) as error:
+        fail(f"The demo's essays cannot be read: {error}", EXIT_FAILED)
 
 
 def _checked(plan: Plan) -> dict[str, object]:

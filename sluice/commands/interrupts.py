@@ -23,6 +23,7 @@ class Interrupts:
         self._on_interrupt = on_interrupt
         self._before: dict[signal.Signals, Any] = {}
         self._interrupted = False
+        self._is_over = False
         self._cancel: Callable[[], object] | None = None
 
     def __enter__(self) -> Self:
@@ -39,13 +40,18 @@ class Interrupts:
             signal.signal(number, signal.SIG_IGN if self._interrupted else handler)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """`asyncio.run`, whose work is cancelled by the first signal and may take its time to clean up."""
+        """`asyncio.run`, whose work is cancelled by the first signal and may take its time to clean up.
+
+        What comes after it is cleaning up as well: signals are ignored from then on.
+        """
         try:
             return asyncio.run(self._cancellable(work))
         except asyncio.CancelledError:
             if not self._interrupted:
                 raise
             raise KeyboardInterrupt from None
+        finally:
+            self._is_over = True
 
     async def _cancellable(self, work: Coroutine[Any, Any, T]) -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -64,7 +70,7 @@ class Interrupts:
             self._cancel = None
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self._interrupted:
+        if self._interrupted or self._is_over:
             return
         self._interrupted = True
         if self._cancel is None:

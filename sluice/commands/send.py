@@ -110,13 +110,14 @@ class _Job:
             if self.wait:
                 await client.start_reading()
             requests = iter(self.requests)
-            workers = min(self.count, WAITING_AT_ONCE if self.wait else SENDS_AT_ONCE)
+            count = min(self.count, WAITING_AT_ONCE if self.wait else SENDS_AT_ONCE)
+            workers = [asyncio.create_task(self._work(client, requests)) for _ in range(count)]
             try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(workers):
-                        group.create_task(self._work(client, requests))
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.wait(workers)
 
     async def _work(self, client: Client, requests: Iterator[LLMRequest]) -> None:
         for request in requests:

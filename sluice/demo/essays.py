@@ -9,7 +9,9 @@ from pathlib import Path
 from schemas.request import LLMRequest
 from schemas.vocabulary import Kind
 
-ESSAYS_FILE = Path(__file__).parents[2] / "examples" / "essays.jsonl"
+PACKAGED_FILE = Path(__file__).with_name("essays.jsonl")
+"""Where a wheel puts the file that a checkout has in `examples/`."""
+CHECKOUT_FILE = Path(__file__).parents[2] / "examples" / "essays.jsonl"
 PROMPT = "Which essay is easier to read for a citizen of today? Judge the writing, not the opinion."
 
 
@@ -27,8 +29,9 @@ class Essay:
         return f"No. {self.number}"
 
 
-def read_essays(path: Path = ESSAYS_FILE) -> list[Essay]:
+def read_essays(path: Path | None = None) -> list[Essay]:
     """One essay a line. Raises FileNotFoundError, or ValueError with the line's number."""
+    path = path or (PACKAGED_FILE if PACKAGED_FILE.is_file() else CHECKOUT_FILE)
     essays = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:

@@ -31,6 +31,12 @@ with Interrupts(on_interrupt=lambda: print("heard", flush=True)) as interrupts:
     try:
         if sys.argv[2] == "asyncio":
             interrupts.run(work())
+        elif sys.argv[2] == "afterwards":
+            interrupts.run(asyncio.sleep(0))
+            (folder / "working").touch()
+            while not (folder / "go on").exists():
+                time.sleep(0.01)
+            print("clean")
         else:
             (folder / "working").touch()
             time.sleep(60)
@@ -66,3 +72,12 @@ def test_a_signal_interrupts_what_is_not_asyncio(tmp_path: Path) -> None:
     os.kill(program.pid, signal.SIGTERM)
     stdout, _ = program.communicate(timeout=20)
     assert (stdout.split(), program.returncode) == (["heard", "interrupted"], 130)
+
+
+def test_a_signal_after_the_work_does_not_disturb_the_cleaning_up(tmp_path: Path) -> None:
+    """Such as the stopping of the stack: it would leave servers behind."""
+    program = start(tmp_path, "afterwards")
+    os.kill(program.pid, signal.SIGINT)
+    (tmp_path / "go on").touch()
+    stdout, _ = program.communicate(timeout=20)
+    assert (stdout.split(), program.returncode) == (["clean"], 0)

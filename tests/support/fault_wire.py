@@ -54,7 +54,6 @@ class Asked:
 class Wire(Protocol):
     """One API."""
 
-    name: str
     path: str
     """What a base_url has after host and port."""
     request_id_header: str | None

@@ -33,7 +33,6 @@ _USAGE_AT_START = {
 class AnthropicWire:
     """`POST /v1/messages`. It has no content filter that ends an answer: that is a refusal, or an error."""
 
-    name = "anthropic"
     path = ""
     request_id_header = "request-id"
     call_id = REQUEST_ID

@@ -47,7 +47,6 @@ _PATH = re.compile(r"/\w+/models/(?P<model>[^:]+):(?P<method>generateContent|str
 class GeminiWire:
     """`POST /v1/models/MODEL:generateContent`. A refused prompt is one that was blocked: there is no candidate."""
 
-    name = "gemini"
     path = ""
     request_id_header = None
     call_id = _RESPONSE_ID

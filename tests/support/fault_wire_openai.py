@@ -34,7 +34,6 @@ _REFUSAL = "I would rather not."
 class OpenAIWire:
     """`POST .../chat/completions`."""
 
-    name = "openai"
     path = "/v1"
     request_id_header = "x-request-id"
     call_id = REQUEST_ID

@@ -33,6 +33,7 @@ CELLS = [
 BESIDES = {"echo-prompt", "echo-key", "list-of-models", "context-length-of-vllm"}
 
 
+@pytest.mark.filterwarnings("ignore:BRAND_NEW_REASON:UserWarning:google.genai")
 @pytest.mark.parametrize(("adapter", "case", "streamed"), CELLS)
 async def test_a_call_ends_as_the_table_says(columns: Columns, adapter: Adapter, case: Case, streamed: bool) -> None:
     """One request, one outcome: never an exception, never a request of the SDK's own, nothing given away."""

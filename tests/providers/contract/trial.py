@@ -21,9 +21,9 @@ from tests.support.fault_cases import CASES
 from tests.support.fault_server import FaultServer
 
 PATIENT = Timeouts(connect_seconds=60, first_token_seconds=60, stall_seconds=60, total_seconds=60)
-IMPATIENT = Timeouts(connect_seconds=60, first_token_seconds=0.4, stall_seconds=0.4, total_seconds=0.4)
+IMPATIENT = Timeouts(connect_seconds=60, first_token_seconds=0.5, stall_seconds=0.5, total_seconds=0.5)
 NO_TIME_TO_CONNECT = Timeouts(connect_seconds=0.4, first_token_seconds=60, stall_seconds=60, total_seconds=60)
-IMPATIENT_FOR_TOKENS = Timeouts(connect_seconds=60, first_token_seconds=0.4, stall_seconds=0.4, total_seconds=60)
+IMPATIENT_FOR_TOKENS = Timeouts(connect_seconds=60, first_token_seconds=0.5, stall_seconds=0.5, total_seconds=60)
 ESSAYS = (
     "Describe what moves you.",
     "The sea moves me because it never stays.",
