@@ -51,7 +51,7 @@ class _Token:
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types
     """Keeps one token, and fetches the next when four fifths of its life are over.
 
-    Serves clients in several event loops at once: Faust's consumer has a loop of its own.
+    Serves clients in several event loops at once, one lock for each.
     """
 
     def __init__(

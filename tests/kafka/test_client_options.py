@@ -193,7 +193,7 @@ async def test_a_valid_token_outlives_an_outage_of_the_identity_provider(tokens:
 
 
 async def test_one_provider_serves_several_event_loops(tokens: TokenServer) -> None:
-    """Faust's consumer runs in a thread with a loop of its own and is given the same options."""
+    """Client options may be used from more than one loop."""
     credentials = provider(tokens)
     found: list[str] = []
     threads = [Thread(target=lambda: found.append(asyncio.run(credentials.token()))) for _ in range(3)]
