@@ -62,6 +62,8 @@ TRAITS: dict[F, Traits] = {
     F.QUEUE_FULL: _traits(retryable=True),
     F.DEADLINE: _traits(),
     F.OUTCOME_LOST: _traits(retryable=True, work=True),
+    F.PROVIDER_UNAVAILABLE: _traits(retryable=True),
+    F.BUDGET_EXHAUSTED: _traits(retryable=True),
 }
 
 MAX_MESSAGE_CHARACTERS = 500

@@ -7,22 +7,38 @@ tests hold them against drift and against changes that would break a reader.
 
 from schemas.attempt import Attempt
 from schemas.base import Record
-from schemas.dead_letter import DeadLetter
+from schemas.command import Command
+from schemas.dead_letter import DeadLetter, DeadLetterMark
 from schemas.delta import Delta
+from schemas.lane_report import LaneReport
 from schemas.request import LLMRequest
 from schemas.result import LLMResult
 from schemas.status import StatusEvent
 from schemas.task import LaneTask
 
-RECORDS: tuple[type[Record], ...] = (LLMRequest, LaneTask, LLMResult, StatusEvent, Delta, Attempt, DeadLetter)
+RECORDS: tuple[type[Record], ...] = (
+    LLMRequest,
+    LaneTask,
+    LLMResult,
+    StatusEvent,
+    Delta,
+    Attempt,
+    DeadLetter,
+    Command,
+    LaneReport,
+    DeadLetterMark,
+)
 
 __all__ = [
     "RECORDS",
     "Attempt",
+    "Command",
     "DeadLetter",
+    "DeadLetterMark",
     "Delta",
     "LLMRequest",
     "LLMResult",
+    "LaneReport",
     "LaneTask",
     "Record",
     "StatusEvent",

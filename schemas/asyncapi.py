@@ -9,13 +9,17 @@ from typing import Any
 from schemas.attempt import Attempt
 from schemas.avro_schemas import generated_schema
 from schemas.base import ID_PATTERN, Record
+from schemas.command import Command
+from schemas.dead_letter import DeadLetterMark
 from schemas.delta import Delta
 from schemas.envelope import AVRO_CONTENT_TYPE, JSON_CONTENT_TYPE
+from schemas.lane_report import LaneReport
 from schemas.request import LLMRequest
 from schemas.result import LLMResult
 from schemas.status import StatusEvent
 from schemas.task import LaneTask
-from schemas.topics import Topics, TopicSpec
+from schemas.topics import Topics, TopicSpec, delay_text
+from schemas.vocabulary import Priority
 
 Json = dict[str, Any]
 
@@ -38,7 +42,18 @@ def document() -> Json:
     """The whole document, for topics without a prefix."""
     topics = Topics()
     specs = {spec.name: spec for spec in topics.specs([_PROVIDER])}
-    records: tuple[type[Record], ...] = (LLMRequest, LaneTask, LLMResult, StatusEvent, Delta, Attempt)
+    delays = list(topics.retries)
+    records: tuple[type[Record], ...] = (
+        LLMRequest,
+        LaneTask,
+        LLMResult,
+        StatusEvent,
+        Delta,
+        Attempt,
+        Command,
+        LaneReport,
+        DeadLetterMark,
+    )
     return {
         "asyncapi": _ASYNCAPI_VERSION,
         "info": {
@@ -62,13 +77,29 @@ def document() -> Json:
         },
         "channels": {
             "requests": _channel(specs[topics.requests], [LLMRequest.__name__, _JSON_REQUEST]),
-            "lane": _channel(specs[topics.lane(_PROVIDER)], [LaneTask.__name__])
-            | {"parameters": {"provider": {"description": "The name of a provider in providers.toml."}}},
+            "lane": _channel(specs[topics.lane(_PROVIDER, Priority.NORMAL)], [LaneTask.__name__])
+            | {
+                "address": f"llm.lane.{_PROVIDER}.{{priority}}",
+                "description": "The lane of one provider, by priority.",
+                "parameters": {
+                    "provider": {"description": "The name of a provider in providers.toml."},
+                    "priority": {"enum": [str(priority) for priority in Priority]},
+                },
+            },
+            "retry": _channel(specs[topics.retry(delays[0])], [LaneTask.__name__])
+            | {
+                "address": "llm.retry.{delay}",
+                "description": "Tasks that wait this long before they go on.",
+                "parameters": {"delay": {"enum": [delay_text(delay) for delay in delays]}},
+            },
             "results": _channel(specs[topics.results], [LLMResult.__name__]),
             "status": _channel(specs[topics.status], [StatusEvent.__name__]),
             "deltas": _channel(specs[topics.deltas], [Delta.__name__]),
             "attempts": _channel(specs[topics.attempts], [Attempt.__name__]),
             "deadLetters": _channel(specs[topics.dead_letters], [_RAW_REQUEST]),
+            "deadLetterMarks": _channel(specs[topics.dead_letter_marks], [DeadLetterMark.__name__]),
+            "commands": _channel(specs[topics.commands], [Command.__name__]),
+            "laneReports": _channel(specs[topics.lane_reports], [LaneReport.__name__]),
         },
         "operations": {
             "receiveRequests": _operation("receive", "requests", "Takes a request, and answers for it from then on."),
@@ -78,6 +109,11 @@ def document() -> Json:
             "sendStatus": _operation("send", "status", "Announces each change of a request's state."),
             "sendDeltas": _operation("send", "deltas", "Publishes an answer as it arrives, where asked to."),
             "sendAttempts": _operation("send", "attempts", "Records one call of a provider."),
+            "sendRetries": _operation("send", "retry", "Sets a task aside until its next call is due."),
+            "receiveRetries": _operation("receive", "retry", "Puts a task that has waited back on its lane."),
+            "receiveCommands": _operation("receive", "commands", "Takes a cancellation."),
+            "sendLaneReports": _operation("send", "laneReports", "Tells how a worker of a lane fares."),
+            "sendDeadLetterMarks": _operation("send", "deadLetterMarks", "Notes what became of a dead letter."),
             "sendDeadLetters": _operation("send", "deadLetters", "Sets aside a request that could not pass."),
         },
         "components": {
@@ -179,7 +215,7 @@ def _json_schemas() -> Json:
         "RequestHeaders": {
             "type": "object",
             "description": "All may be absent. Without content-type the value's first bytes tell Avro from JSON.",
-            "properties": _envelope_headers(),
+            "properties": _envelope_headers() | _redrive_headers(),
         },
         "DeadLetterHeaders": {
             "type": "object",
@@ -206,8 +242,19 @@ def _envelope_headers() -> Json:
         "ce_causationid": text | {"description": "The ce_id of the record that led to this one."},
         "ce_sequence": text | {"pattern": "^[0-9]+$"},
         "ce_expirytime": moment,
+        "ce_tenantid": text,
+        "ce_model": text,
         "traceparent": text | {"description": "W3C Trace Context."},
         "tracestate": text,
+    }
+
+
+def _redrive_headers() -> Json:
+    number = {"type": "string", "pattern": "^[0-9]+$"}
+    return {
+        "sluice_redrive-count": number | {"description": "How often a request was redriven from the dead letters."},
+        "sluice_redrive-state-version": number,
+        "sluice_redrive-attempt": number,
     }
 
 
@@ -224,5 +271,9 @@ def _dead_letter_headers() -> Json:
         "sluice_dlt-field": text | {"description": "The field at fault, as a dotted path."},
         "sluice_dlt-request-id": text,
         "sluice_dlt-tenant-id": text,
+        "sluice_dlt-state-version": number,
+        "sluice_dlt-attempt": number,
+        "sluice_dlt-provider": text,
+        "sluice_dlt-model": text,
         "sluice_dlt-redrive-count": number,
     }

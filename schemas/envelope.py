@@ -1,15 +1,11 @@
-"""Record headers: CloudEvents 1.0 in Kafka binary mode, W3C trace context, and those of a dead letter.
+"""Record headers: CloudEvents 1.0 in Kafka binary mode, and W3C trace context.
 
-Sources: CloudEvents Kafka protocol binding 1.0.2, section 3.2; W3C Trace Context; Spring for Apache Kafka,
-`KafkaHeaders.DLT_*`.
+Sources: CloudEvents Kafka protocol binding 1.0.2, section 3.2; W3C Trace Context.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID, uuid4, uuid5
-
-from schemas.dead_letter import DeadLetter
-from schemas.vocabulary import FailureCategory
 
 Header = tuple[str, bytes]
 Headers = Sequence[Header]
@@ -47,6 +43,8 @@ def cloud_event(
     causation_id: str | None = None,
     sequence: int | None = None,
     expiry_time: datetime | None = None,
+    tenant_id: str | None = None,
+    model: str | None = None,
     content_type: str = AVRO_CONTENT_TYPE,
     trace: Headers = (),
 ) -> list[Header]:
@@ -68,6 +66,10 @@ def cloud_event(
         headers.append(("ce_sequence", str(sequence).encode()))
     if expiry_time is not None:
         headers.append(("ce_expirytime", iso(expiry_time).encode()))
+    if tenant_id is not None:
+        headers.append(("ce_tenantid", tenant_id.encode()))
+    if model is not None:
+        headers.append(("ce_model", model.encode()))
     headers.extend(trace)
     return headers
 
@@ -84,72 +86,3 @@ def header(headers: Iterable[Header], name: str) -> str | None:
 def iso(moment: datetime) -> str:
     """RFC 3339 with milliseconds and Z."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-_DLT = "kafka_dlt-"
-_DLT_CATEGORY = "sluice_dlt-category"
-_DLT_FIELD = "sluice_dlt-field"
-_DLT_REQUEST_ID = "sluice_dlt-request-id"
-_DLT_TENANT_ID = "sluice_dlt-tenant-id"
-_DLT_REDRIVE_COUNT = "sluice_dlt-redrive-count"
-VALUE_LEFT_OUT = "sluice_dlt-value-left-out"
-"""Set where the value is larger than the dead-letter topic takes: how many bytes, and where they lie."""
-
-
-def dead_letter_headers(letter: DeadLetter, original: Headers) -> list[Header]:
-    """The headers that came in, and after them those of this dead letter. Earlier ones are replaced."""
-    kept = [(name, value) for name, value in original if not name.startswith((_DLT, "sluice_dlt-"))]
-    added: list[tuple[str, str | None]] = [
-        (_DLT + "original-topic", letter.original_topic),
-        (_DLT + "original-partition", str(letter.original_partition)),
-        (_DLT + "original-offset", str(letter.original_offset)),
-        (
-            _DLT + "original-timestamp",
-            str(int(letter.original_timestamp.timestamp() * 1000)) if letter.original_timestamp else None,
-        ),
-        (_DLT + "exception-fqcn", f"sluice.{letter.category}"),
-        (_DLT + "exception-message", letter.message),
-        (_DLT_CATEGORY, letter.category),
-        (_DLT_FIELD, letter.field),
-        (_DLT_REQUEST_ID, letter.request_id),
-        (_DLT_TENANT_ID, letter.tenant_id),
-        (_DLT_REDRIVE_COUNT, str(letter.redrive_count)),
-    ]
-    return kept + [(name, value.encode()) for name, value in added if value is not None]
-
-
-def read_dead_letter(headers: Headers, *, size_bytes: int) -> DeadLetter:
-    """The description of a dead letter, from its headers. What another program wrote there is passed over."""
-    return DeadLetter(
-        request_id=header(headers, _DLT_REQUEST_ID),
-        tenant_id=header(headers, _DLT_TENANT_ID),
-        category=_category(header(headers, _DLT_CATEGORY)),
-        message=header(headers, _DLT + "exception-message") or "",
-        field=header(headers, _DLT_FIELD),
-        original_topic=header(headers, _DLT + "original-topic") or "",
-        original_partition=_number(headers, _DLT + "original-partition") or 0,
-        original_offset=_number(headers, _DLT + "original-offset") or 0,
-        original_timestamp=_moment(_number(headers, _DLT + "original-timestamp")),
-        redrive_count=_number(headers, _DLT_REDRIVE_COUNT) or 0,
-        size_bytes=size_bytes,
-    )
-
-
-def _category(word: str | None) -> FailureCategory:
-    try:
-        return FailureCategory(word or "unknown")
-    except ValueError:  # a newer version's word
-        return FailureCategory.UNKNOWN
-
-
-def _number(headers: Headers, name: str) -> int | None:
-    text = header(headers, name) or ""
-    # 18 digits fit into 64 bits. Spring writes these headers in binary.
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
-
-
-def _moment(timestamp_ms: int | None) -> datetime | None:
-    try:
-        return None if timestamp_ms is None else datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None

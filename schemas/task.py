@@ -15,8 +15,20 @@ class RoutingDecision(Part):
     reason: str
 
 
+class Origin(Part):
+    """The record that a request came in, which holds its original bytes for as long as Kafka keeps them."""
+
+    topic: str
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
 class LaneTask(Record):
-    """One request on its way to one provider. `state_version` is that of the QUEUED event before it."""
+    """One request on its way to one provider: on a lane, or in a delay topic on its way back to one.
+
+    `state_version` is that of the QUEUED or RETRY_SCHEDULED event that announced it, `attempt` the number of the call
+    to make next, `history` the calls made so far. Where `not_before` is set, no call is made until then.
+    """
 
     request: LLMRequest
     decision: RoutingDecision
@@ -26,3 +38,6 @@ class LaneTask(Record):
     queued_at: Timestamp
     deadline_at: Timestamp
     history: list[Attempt] = Field(default_factory=list)
+    origin: Origin | None = None
+    not_before: Timestamp | None = None
+    redrive_count: int = Field(default=0, ge=0)

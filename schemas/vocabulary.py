@@ -113,3 +113,29 @@ class FailureCategory(StrEnum):
     QUEUE_FULL = "queue_full"
     DEADLINE = "deadline"
     OUTCOME_LOST = "outcome_lost"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+
+
+class CommandAction(StrEnum):
+    """What can be asked for after a request was sent."""
+
+    UNKNOWN = "unknown"
+    CANCEL = "cancel"
+
+
+class BreakerState(StrEnum):
+    """Whether a provider is called: yes, no, or by one probe at a time."""
+
+    UNKNOWN = "unknown"
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class DeadLetterAction(StrEnum):
+    """What was done with a dead letter."""
+
+    UNKNOWN = "unknown"
+    REDRIVEN = "redriven"
+    PURGED = "purged"

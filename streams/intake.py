@@ -23,7 +23,8 @@ from policy.routing import route
 from schemas import LaneTask, LLMRequest
 from schemas.attempt import Problem
 from schemas.codec import CodecError, InvalidRecordError, decode_json, is_json
-from schemas.envelope import VALUE_LEFT_OUT, Header
+from schemas.dead_letter_headers import VALUE_LEFT_OUT
+from schemas.envelope import Header
 from schemas.task import RoutingDecision
 from schemas.vocabulary import FailureCategory, ProcessingMode, State
 from streams.context import Delivery, StageContext

@@ -8,14 +8,8 @@ from schemas import Attempt, Delta, LaneTask, LLMResult, StatusEvent
 from schemas.attempt import Problem
 from schemas.codec import Codec
 from schemas.dead_letter import DeadLetter
-from schemas.envelope import (
-    Header,
-    attempt_id,
-    cloud_event,
-    dead_letter_headers,
-    event_id,
-    result_id,
-)
+from schemas.dead_letter_headers import dead_letter_headers
+from schemas.envelope import Header, attempt_id, cloud_event, event_id, result_id
 from schemas.topics import Topics
 from streams.context import Delivery
 
@@ -48,7 +42,7 @@ class RecordWriter:
     def task(self, task: LaneTask, trace: Sequence[Header]) -> Outgoing:
         request = task.request
         return Outgoing(
-            topic=self.topics.lane(task.decision.provider),
+            topic=self.topics.lane(task.decision.provider, task.request.priority),
             key=request.request_id.encode(),
             value=self.codec.encode(task),
             headers=cloud_event(
@@ -60,6 +54,8 @@ class RecordWriter:
                 causation_id=event_id(request.request_id, task.state_version),
                 sequence=task.state_version,
                 expiry_time=task.deadline_at,
+                tenant_id=request.tenant_id,
+                model=task.decision.model,
                 trace=trace,
             ),
         )

@@ -29,6 +29,7 @@ from connectors.state.redis_store import RedisStateStore
 from connectors.stopping import end_process_after, stop_event
 from policy.catalogue import Catalogue
 from schemas.topics import Topics
+from schemas.vocabulary import Priority
 from streams.context import StageContext
 from streams.ending import Ending
 from streams.faust_app import build_app
@@ -69,7 +70,10 @@ async def run_intake(settings: Settings, catalogue: Catalogue) -> int:
             role="intake",
             group=f"{settings.topic_prefix}sluice.intake",
             topic=settings.topics.requests,
-            writes=(*(settings.topics.lane(name) for name in catalogue.providers), *_ending_topics(settings.topics)),
+            writes=(
+                *(topic for name in catalogue.providers for topic in settings.topics.lanes(name).values()),
+                *_ending_topics(settings.topics),
+            ),
             pool=pool,
             interrupt=lambda: 0,
         )
@@ -102,7 +106,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         stage = Stage(
             role=f"lane-{provider_name}",
             group=f"{settings.topic_prefix}sluice.lane.{provider_name}",
-            topic=settings.topics.lane(provider_name),
+            topic=settings.topics.lane(provider_name, Priority.NORMAL),
             writes=(settings.topics.deltas, *settings.worker.result_topics, *_ending_topics(settings.topics)),
             pool=pool,
             interrupt=lambda: leases.interrupt_all(Interruption.SHUTDOWN),

@@ -10,7 +10,8 @@ import pytest
 
 from connectors.settings import Settings
 from schemas import LLMRequest
-from schemas.envelope import header, read_dead_letter
+from schemas.dead_letter_headers import read_dead_letter
+from schemas.envelope import header
 from schemas.request import Message
 from schemas.vocabulary import FailureCategory, Kind, Role, State
 from tests.integration.system import running_system

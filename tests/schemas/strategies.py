@@ -12,8 +12,8 @@ from hypothesis.strategies import SearchStrategy
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from schemas import LLMRequest, Record
-from schemas.base import LONG_MAX, LONG_MIN, Part
+from schemas import Command, LLMRequest, Record
+from schemas.base import ID_PATTERN, LONG_MAX, LONG_MIN, Part
 from schemas.request import Message, ResponseFormat
 from schemas.vocabulary import Kind
 
@@ -129,7 +129,11 @@ _SCALARS = {
 }
 
 _JSON_OBJECTS = st.dictionaries(st.text(max_size=8), st.integers(LONG_MIN, LONG_MAX) | st.text(), max_size=3)
-_OWN_FIELDS: Mapping[type[Part], Fields] = {ResponseFormat: {"json_schema": _JSON_OBJECTS.map(json.dumps)}}
+_OWN_FIELDS: Mapping[type[Part], Fields] = {
+    ResponseFormat: {"json_schema": _JSON_OBJECTS.map(json.dumps)},
+    # At least one of its three names has to be there.
+    Command: {"request_id": _texts({"pattern": ID_PATTERN, "min_length": 1, "max_length": 128})},
+}
 _CHAT: Fields = {"kind": st.just(Kind.CHAT), "messages": st.lists(_build(Message), min_size=1, max_size=3)}
 _COMPARISON: Fields = {
     "kind": st.just(Kind.COMPARISON),

@@ -11,7 +11,8 @@ import pytest
 from schemas import LLMRequest, Record
 from schemas.asyncapi import document
 from schemas.avro_schemas import generated_schema
-from schemas.envelope import cloud_event, dead_letter_headers
+from schemas.dead_letter_headers import dead_letter_headers, redrive_headers
+from schemas.envelope import cloud_event
 from schemas.generate import ASYNCAPI_FILE
 from schemas.topics import Topics
 from tests.schemas.test_envelope import FIRST, NOON
@@ -64,7 +65,11 @@ def test_every_reference_leads_somewhere(committed: dict[str, Any]) -> None:
 
 def test_every_topic_is_a_channel_with_its_promises() -> None:
     """Address, partitions, retention, cleanup and size of each channel are those that `sluice topics create` uses."""
-    bindings = {channel["address"]: channel["bindings"]["kafka"] for channel in document()["channels"].values()}
+    bindings = {
+        address: channel["bindings"]["kafka"]
+        for channel in document()["channels"].values()
+        for address in _addresses(channel)
+    }
     specs = Topics().specs(["{provider}"])
     assert set(bindings) == {spec.name for spec in specs}
     for spec in specs:
@@ -82,7 +87,7 @@ def test_every_channel_carries_the_record_of_its_topic() -> None:
     records: dict[str, type[Record] | None] = {spec.name: spec.record for spec in Topics().specs(["{provider}"])}
     messages = document()["components"]["messages"]
     for channel in document()["channels"].values():
-        record = records[channel["address"]]
+        (record,) = {records[address] for address in _addresses(channel)}
         if record is None:
             continue
         payload = messages[next(iter(channel["messages"]))]["payload"]
@@ -113,15 +118,32 @@ def test_the_headers_described_are_the_headers_written() -> None:
         causation_id="d",
         sequence=1,
         expiry_time=NOON,
+        tenant_id="team",
+        model="m",
         trace=[("traceparent", b"00-1-2-01"), ("tracestate", b"a=b")],
     )
     assert {name for name, _ in most} == set(schemas["RecordHeaders"]["properties"])
     assert [name for name, _ in least] == schemas["RecordHeaders"]["required"]
     dead_letter = schemas["DeadLetterHeaders"]
     assert {name for name, _ in dead_letter_headers(FIRST, [])} == set(dead_letter["properties"])
-    for schema, headers in ((schemas["RecordHeaders"], most), (dead_letter, dead_letter_headers(FIRST, []))):
+    redriven = redrive_headers(FIRST, most)
+    assert {name for name, _ in redriven} == set(schemas["RequestHeaders"]["properties"])
+    for schema, headers in (
+        (schemas["RecordHeaders"], most),
+        (schemas["RequestHeaders"], redriven),
+        (dead_letter, dead_letter_headers(FIRST, [])),
+    ):
         check = jsonschema_rs.Draft7Validator(schema)
         assert check.is_valid({name: value.decode() for name, value in headers})
+
+
+def _addresses(channel: dict[str, Any]) -> list[str]:
+    """A channel's topics: one for each value of a parameter that has a closed set of them."""
+    addresses = [channel["address"]]
+    for name, parameter in channel.get("parameters", {}).items():
+        values = parameter.get("enum", [f"{{{name}}}"])
+        addresses = [address.replace(f"{{{name}}}", value) for address in addresses for value in values]
+    return addresses
 
 
 def _references(value: Any) -> list[str]:

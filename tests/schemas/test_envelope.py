@@ -6,16 +6,8 @@ from uuid import UUID
 import pytest
 
 from schemas import DeadLetter
-from schemas.envelope import (
-    EVENT_NAMESPACE,
-    attempt_id,
-    cloud_event,
-    dead_letter_headers,
-    event_id,
-    header,
-    read_dead_letter,
-    result_id,
-)
+from schemas.dead_letter_headers import Redrive, dead_letter_headers, read_dead_letter, read_redrive, redrive_headers
+from schemas.envelope import EVENT_NAMESPACE, attempt_id, cloud_event, event_id, header, result_id
 from schemas.vocabulary import FailureCategory
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 5000, UTC)
@@ -30,6 +22,10 @@ FIRST = DeadLetter(
     original_offset=41,
     original_timestamp=NOON,
     redrive_count=1,
+    state_version=6,
+    attempt=2,
+    provider="openai",
+    model="m",
     size_bytes=17,
 )
 SECOND = DeadLetter(
@@ -137,3 +133,20 @@ def test_what_others_wrote_there_is_passed_over(headers: list[tuple[str, bytes]]
     letter = read_dead_letter(headers, size_bytes=1)
     assert (letter.category, letter.original_partition, letter.original_offset) == (FailureCategory.UNKNOWN, 0, 0)
     assert (letter.original_timestamp, letter.redrive_count) == (None, 0)
+
+
+def test_a_redriven_record_has_the_headers_that_came_in_and_a_count() -> None:
+    """What the dead letter added is gone, and the count grows by one each time it is set aside and redriven."""
+    came_in = [("ce_id", b"1"), ("mine", b"\xff")]
+    once = redrive_headers(FIRST, dead_letter_headers(FIRST, came_in))
+    assert once[:2] == came_in
+    assert read_redrive(once) == Redrive(count=2, state_version=6, attempt=2)
+    again = dead_letter_headers(SECOND.model_copy(update={"redrive_count": 2}), once)
+    assert read_redrive(again) is None
+    assert redrive_headers(read_dead_letter(again, size_bytes=1), again)[:2] == came_in
+
+
+@pytest.mark.parametrize("count", [b"", b"0", b"-1", b"x", b"9" * 40])
+def test_a_redrive_count_that_is_none_counts_for_nothing(count: bytes) -> None:
+    """Anybody may write headers: what is no positive number is passed over."""
+    assert read_redrive([("sluice_redrive-count", count)]) is None

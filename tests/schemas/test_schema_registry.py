@@ -199,7 +199,7 @@ class TestWithARealRegistry:
 
     async def test_a_record_that_was_not_announced_cannot_be_written(self, deployment: Settings) -> None:
         """A process says at its start what it writes; to forget one is noticed at the first record, with a reason."""
-        async with open_codec(deployment) as codec:
+        async with open_codec(deployment, []) as codec:
             with pytest.raises(LookupError, match="LaneTask: open_codec was not told"):
                 codec.encode(LaneTask.model_construct())
 

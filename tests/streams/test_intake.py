@@ -7,7 +7,8 @@ import pytest
 from connectors.settings import AdmissionSettings, Settings, WorkerSettings
 from schemas import LLMRequest
 from schemas.codec import SingleObjectCodec
-from schemas.envelope import header, read_dead_letter
+from schemas.dead_letter_headers import read_dead_letter
+from schemas.envelope import header
 from schemas.request import Message, RoutingConstraints
 from schemas.vocabulary import FailureCategory, ProcessingMode, Role, Sensitivity, State
 from tests.streams.world import START, World
