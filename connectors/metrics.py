@@ -30,8 +30,28 @@ calls_in_flight = Gauge("sluice_calls_in_flight", "Provider calls running now.",
 possibly_billed_calls = Counter(
     "sluice_possibly_billed_calls_total", "Calls without a delivered answer that may have cost money.", ["provider"]
 )
+tasks_delayed = Counter(
+    "sluice_tasks_delayed_total", "Tasks written to a delay topic, by its delay in seconds.", ["delay_seconds"]
+)
+commands_carried_out = Counter("sluice_commands_total", "Cancellations carried out.")
+own_claims = Counter(
+    "sluice_own_claims_total", "Claims that a worker gave to itself because Redis was away.", ["provider"]
+)
 records_in_flight = Gauge("sluice_records_in_flight", "Records read and not yet done.", ["stage"])
 stage_errors = Counter("sluice_stage_errors_total", "Unexpected errors; each is retried.", ["stage"])
 waits_for_others = Counter(
     "sluice_waits_for_others_total", "Tries of a step that found Redis or the schema registry away.", ["step"]
+)
+
+# What stands between a lane and its provider.
+breaker_state = Gauge(
+    "sluice_breaker_state",
+    "0 closed, 1 half open, 2 open; `model` is empty for the whole provider.",
+    ["provider", "model"],
+)
+breaker_transitions = Counter(
+    "sluice_breaker_transitions_total", "Changes of a breaker's state, as this process saw them.", ["provider", "state"]
+)
+gate_waits = Counter(
+    "sluice_gate_waits_total", "Times that a request was told to wait before its call.", ["provider", "reason"]
 )

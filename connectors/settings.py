@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,7 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from schemas.topics import MAX_REQUEST_BYTES, Topics
+from schemas.topics import MAX_REQUEST_BYTES, RETRY_DELAYS_SECONDS, Topics
 
 CONFIG_ENVIRONMENT = "SLUICE_CONFIG"
 
@@ -109,6 +109,9 @@ class AdmissionSettings(Section):
     max_bytes: int = Field(default=2 * 1024**3, ge=1)
     high_watermark: float = Field(default=0.8, gt=0, le=1)
     low_watermark: float = Field(default=0.6, gt=0, le=1)
+    when_full: Literal["wait", "reject"] = Field(
+        default="wait", description="wait: requests stay in Kafka; reject: they end with retry_after"
+    )
 
 
 class WorkerSettings(Section):
@@ -122,21 +125,99 @@ class WorkerSettings(Section):
     max_request_bytes: int = Field(default=MAX_REQUEST_BYTES, ge=1024)
     result_topics: list[str] = Field(default_factory=list, description="allow-list for result_topic")
     session_timeout_seconds: float = Field(default=30, ge=1)
+    look_ahead_records: int = Field(
+        default=20_000, ge=1, description="read ahead and put into a fair order, per lane process and priority"
+    )
+    look_ahead_bytes: int = Field(default=64 * 1024**2, ge=1024, description="the same, in bytes")
+
+
+class RetrySettings(Section):
+    """Calls that failed in a way that may pass. A wait is drawn from 0 to `base_seconds * factor ** retries`."""
+
+    max_retries: int = Field(default=3, ge=0, le=20, description="after the first call; lost calls do not count")
+    base_seconds: float = Field(default=2.0, gt=0)
+    factor: float = Field(default=4.0, ge=1)
+    max_seconds: float = Field(default=600.0, gt=0, description="longest drawn wait; Retry-After may ask for more")
+    delays_seconds: list[int] = Field(
+        default=list(RETRY_DELAYS_SECONDS), min_length=1, max_length=20, description="one delay topic for each"
+    )
+
+    @field_validator("delays_seconds")
+    @classmethod
+    def _ascending(cls, delays: list[int]) -> list[int]:
+        if delays != sorted(set(delays)) or delays[0] < 1:
+            raise ValueError("must be whole seconds, ascending, each once: for example [1, 5, 30]")
+        return delays
+
+
+class BridgeTlsSettings(Section):
+    """TLS of the bridge's own port. Without a certificate it serves plain HTTP."""
+
+    certificate_file: Path | None = Field(default=None, description="certificate and chain in PEM; with it, TLS")
+    key_file: Path | None = Field(default=None, description="its key in PEM")
+    key_password: SecretStr | None = Field(default=None, description="of an encrypted `key_file`")
+    ca_file: Path | None = Field(default=None, description="clients need a certificate of one of these authorities")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together: set both or neither")
+        if self.ca_file is not None and self.certificate_file is None:
+            raise ValueError("ca_file needs certificate_file and key_file")
+        for path in (self.certificate_file, self.key_file, self.ca_file):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{path}: no such file")
+        return self
+
+
+class TicketSettings(Section):
+    """Keys that clients' tickets (JWT) are verified with. Without any the bridge serves loopback only."""
+
+    hs256_key: SecretStr | None = Field(default=None, description="shared secret of HS256 tickets, from 32 bytes")
+    jwks_url: str | None = Field(
+        default=None, pattern=r"^https?://", description="key set of RS256 tickets, fetched when a key is new"
+    )
+    jwks_file: Path | None = Field(default=None, description="the same from a file, read again when a key is new")
+    issuer: str | None = Field(default=None, description="`iss` must be this, where set")
+    audience: str | None = Field(default=None, description="`aud` must hold this, where set")
+    max_seconds: float = Field(default=3600, gt=0, description="a ticket that is valid for longer is refused")
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.hs256_key is not None and len(self.hs256_key.get_secret_value().encode()) < 32:
+            raise ValueError("hs256_key: shorter than 32 bytes (RFC 7518, section 3.2)")
+        if self.jwks_url is not None and self.jwks_file is not None:
+            raise ValueError("jwks_url and jwks_file: set one of them")
+        return self
+
+    @property
+    def are_asked_for(self) -> bool:
+        return any((self.hs256_key, self.jwks_url, self.jwks_file))
 
 
 class BridgeSettings(Section):
-    """The WebSocket bridge and its page."""
+    """The WebSocket bridge and its page. Times in seconds."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     insecure_public: bool = Field(default=False, description="serve others than this machine, with no authentication")
-    allow_all: bool = Field(default=False, description="clients may subscribe to every request (demo)")
+    allow_all: bool = Field(default=False, description="without keys for tickets: everybody may follow everything")
     allowed_origins: list[str] = Field(default_factory=list, description="besides the page's own")
+    tickets: TicketSettings = TicketSettings()
+    tls: BridgeTlsSettings = BridgeTlsSettings()
     max_connections: int = Field(default=10_000, ge=1)
-    max_subscriptions: int = Field(default=1_000, ge=1, description="request ids per connection")
+    max_connections_per_user: int = Field(default=50, ge=0, description="of one user's tickets; 0: no bound")
+    max_connections_per_address: int = Field(default=0, ge=0, description="of one IP address; 0: no bound")
+    max_subscriptions: int = Field(default=1_000, ge=1, description="per connection, each request id counted")
+    commands_per_second: float = Field(default=50, gt=0, description="per connection; what is more is read later")
+    authenticate_seconds: float = Field(default=10, gt=0, description="until a ticket has to come")
+    idle_seconds: float = Field(default=900, ge=0, description="a connection that follows nothing; 0: for ever")
+    position_seconds: float = Field(default=20, gt=0, description="until a quiet connection gets a newer resume token")
     send_buffer_events: int = Field(default=1_000, ge=16, description="per connection; then it is closed")
     remembered_requests: int = Field(default=20_000, ge=1, description="newest requests kept for snapshots")
     replay_seconds: float = Field(default=600, ge=0, description="how far back a starting bridge reads")
+    replay_bytes: int = Field(default=64 * 1024**2, ge=1024, description="of what happened last, kept for resumes")
+    resume_events: int = Field(default=10_000, ge=1, description="pushes that one resume may bring; else a gap")
 
 
 class OpsSettings(Section):
@@ -178,18 +259,31 @@ class Settings(BaseSettings):
     topic_partitions: int = Field(default=6, ge=1, le=1000)
     topic_replication: int = Field(default=-1, ge=-1, description="-1: the broker's default")
     providers_file: Path | None = Field(default=None, description="absent: the simulated provider alone")
+    prices_file: Path | None = Field(
+        default=None, description="prices of your own, which go before those that come with Sluice, model by model"
+    )
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     registry: RegistrySettings = RegistrySettings()
     admission: AdmissionSettings = AdmissionSettings()
     worker: WorkerSettings = WorkerSettings()
+    retry: RetrySettings = RetrySettings()
     bridge: BridgeSettings = BridgeSettings()
     ops: OpsSettings = OpsSettings()
     log: LogSettings = LogSettings()
 
     @property
+    def intake_group(self) -> str:
+        """The consumer group of intake: what it has committed tells whether the deployment ever ran."""
+        return f"{self.topic_prefix}sluice.intake"
+
+    @property
     def topics(self) -> Topics:
-        return Topics(prefix=self.topic_prefix, partitions=self.topic_partitions)
+        return Topics(
+            prefix=self.topic_prefix,
+            partitions=self.topic_partitions,
+            retry_delays_seconds=tuple(self.retry.delays_seconds),
+        )
 
     @classmethod
     def settings_customise_sources(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -37,12 +38,22 @@ def configure_tracing(role: str) -> None:
 
 
 @contextmanager
-def processing_span(name: str, incoming: Headers, attributes: Mapping[str, AttributeValue]) -> Iterator[list[Header]]:
-    """A span for the work on one record, child of the record's context; yields the headers for what it sends."""
+def processing_span(
+    name: str, incoming: Headers, attributes: Mapping[str, AttributeValue], *, is_linked: bool = False
+) -> Iterator[list[Header]]:
+    """A span for the work on one record, child of the record's context; yields the headers for what it sends.
+
+    `is_linked`: the work is another try, so its span begins a trace of its own and links to the one before.
+    """
     carrier = {key: value for key in ("traceparent", "tracestate") if (value := header(incoming, key)) is not None}
     context = _propagator.extract(carrier)
+    links = None
+    if is_linked:
+        links, context = [trace.Link(trace.get_current_span(context).get_span_context())], Context()
     tracer = trace.get_tracer("sluice")
-    with tracer.start_as_current_span(name, context=context, kind=SpanKind.CONSUMER, attributes=attributes):
+    with tracer.start_as_current_span(
+        name, context=context, kind=SpanKind.CONSUMER, attributes=attributes, links=links
+    ):
         yield outgoing()
 
 

@@ -7,14 +7,13 @@ import difflib
 import re
 import tomllib
 from collections.abc import Collection
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from policy.rules import BreakerRules, LimitRules, ProviderLimits, Table, TenantName, TenantRules, fits
+from policy.rules import ModelPattern as ModelPattern  # noqa: PLC0414 - connectors take it from here
 from schemas.base import ProviderName
-
-ModelPattern = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^*]*\*?$")]
-"""A model's full name, or the start of one and a `*`."""
 
 
 class CatalogueError(Exception):
@@ -29,12 +28,7 @@ class CatalogueError(Exception):
         self.where = where
 
 
-class _Table(BaseModel):
-    # Strict: `local = "false"` is a string, and a string is not taken for a truth value.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Timeouts(_Table):
+class Timeouts(Table):
     """Limits of one call, in seconds. The request's deadline shortens `total`, never lengthens it."""
 
     connect_seconds: float = Field(default=5, gt=0)
@@ -43,7 +37,7 @@ class Timeouts(_Table):
     total_seconds: float = Field(default=300, gt=0)
 
 
-class ProviderEntry(_Table):
+class ProviderEntry(Table):
     """One provider. `options` is read by the provider's own file."""
 
     type: str
@@ -54,6 +48,8 @@ class ProviderEntry(_Table):
     local: bool = False
     concurrency: int | None = Field(default=None, ge=1, le=2000)
     timeouts: Timeouts = Timeouts()
+    limits: ProviderLimits = ProviderLimits()
+    breaker: BreakerRules = BreakerRules()
     options: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -63,9 +59,7 @@ class ProviderEntry(_Table):
 
     def serves(self, model: str) -> bool:
         """Whether this model goes here: by its full name, or by a pattern that ends in `*`."""
-        return any(
-            model.startswith(pattern[:-1]) if pattern.endswith("*") else model == pattern for pattern in self.models
-        )
+        return any(fits(pattern, model) for pattern in self.models)
 
     # A rule that concerns several settings names the one to change first, as `setting: what`: errors point there.
 
@@ -83,18 +77,26 @@ class ProviderEntry(_Table):
             raise ValueError("base_url: may not hold a user name or password; name a variable in api_key_env")
         return self
 
+    @model_validator(mode="after")
+    def _limits_models_that_it_serves(self) -> Self:
+        for name in self.limits.models:
+            if not name.endswith("*") and not self.serves(name):
+                raise ValueError(f"limits.models: {name} is not served here; take it out, or add it to models")
+        return self
 
-class Defaults(_Table):
+
+class Defaults(Table):
     """Where a request goes that names neither a provider nor a model."""
 
     provider: ProviderName | None = None
 
 
-class Catalogue(_Table):
+class Catalogue(Table):
     """All providers of a deployment, in the file's order: the first that serves a model gets it."""
 
     defaults: Defaults = Defaults()
     providers: dict[ProviderName, ProviderEntry] = Field(min_length=1)
+    tenants: dict[TenantName, TenantRules] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _default_exists(self) -> Self:
@@ -106,6 +108,10 @@ class Catalogue(_Table):
     @property
     def default_provider(self) -> str:
         return self.defaults.provider or next(iter(self.providers))
+
+    def tenant(self, tenant_id: str) -> TenantRules:
+        """The tenant's own table, else that of `*`, else one without a budget."""
+        return self.tenants.get(tenant_id) or self.tenants.get("*") or TenantRules()
 
 
 SIMULATED_ONLY = Catalogue(
@@ -129,7 +135,9 @@ def parse_catalogue(text: str, *, source: str = "providers.toml") -> Catalogue:
 
 
 _OUR_SETTINGS = frozenset(
-    name for table in (Catalogue, Defaults, ProviderEntry, Timeouts) for name in table.model_fields
+    name
+    for table in (Catalogue, Defaults, ProviderEntry, Timeouts, BreakerRules, ProviderLimits, LimitRules, TenantRules)
+    for name in table.model_fields
 )
 
 

@@ -16,6 +16,8 @@ class Step(StrEnum):
     RELEASE = auto()  # claimed, and given back before the provider was called
     RETRY = auto()
     REQUEUE = auto()
+    FAIL_OVER = auto()  # a call failed, and another provider's lane goes on at once
+    REDRIVE = auto()  # sent again from the dead letters: another life under the same id
     COMPLETE = auto()
     FAIL = auto()
     EXPIRE = auto()
@@ -48,6 +50,7 @@ _NEXT: dict[tuple[State | None, Step], State] = {
     (State.PROCESSING, Step.RELEASE): State.QUEUED,
     (State.PROCESSING, Step.RETRY): State.RETRY_SCHEDULED,
     (State.RETRY_SCHEDULED, Step.REQUEUE): State.QUEUED,
+    (State.PROCESSING, Step.FAIL_OVER): State.QUEUED,
     (State.PROCESSING, Step.COMPLETE): State.COMPLETED,
     (State.PROCESSING, Step.FAIL): State.FAILED,
     **{
@@ -55,13 +58,15 @@ _NEXT: dict[tuple[State | None, Step], State] = {
         for live in (State.QUEUED, State.PROCESSING, State.RETRY_SCHEDULED)
         for step, end in ((Step.EXPIRE, State.EXPIRED), (Step.CANCEL, State.CANCELLED))
     },
+    **{(ended, Step.REDRIVE): State.QUEUED for ended in (State.FAILED, State.EXPIRED, State.CANCELLED, State.REJECTED)},
 }
 
 
 def advance(standing: Standing | None, step: Step) -> Standing:
     """The standing after this step. None stands for a request that was never seen.
 
-    Raises `IllegalStepError` where the step is not possible; nothing leaves a terminal state.
+    Raises `IllegalStepError` where the step is not possible. Only a redrive leaves a terminal state, and none that
+    was paid for: COMPLETED stays.
     """
     state = standing.state if standing else None
     following = _NEXT.get((state, step))

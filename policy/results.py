@@ -1,39 +1,16 @@
 """How a request's end is put into words: results, and the events that announce them. Pure."""
 
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
 
+from policy.failures import problem as make_problem
+from policy.summary import Identity, Summary
 from schemas.attempt import Attempt, Problem, Usage
 from schemas.base import milliseconds_between
-from schemas.request import LLMRequest
 from schemas.result import Answer, LLMResult, Timings
 from schemas.status import StatusEvent
-from schemas.task import LaneTask
-from schemas.vocabulary import Kind, State
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Identity:
-    """Who a request is, as far as could be read."""
-
-    request_id: str
-    tenant_id: str = "default"
-    user_id: str | None = None
-    correlation_id: str | None = None
-    kind: Kind = Kind.CHAT
-    metadata: dict[str, str] = field(default_factory=dict)
-
-
-def identity(request: LLMRequest) -> Identity:
-    """The identity of a request that was read in full."""
-    return Identity(
-        request_id=request.request_id,
-        tenant_id=request.tenant_id,
-        user_id=request.user_id,
-        correlation_id=request.correlation_id,
-        kind=request.kind,
-        metadata=dict(request.metadata),
-    )
+from schemas.vocabulary import AttemptOutcome, FailureCategory, State
 
 
 def end_at_the_door(
@@ -57,52 +34,78 @@ def end_at_the_door(
     )
 
 
-def end_on_a_lane(
-    task: LaneTask,
+def end_of(
+    summary: Summary,
     state: State,
     *,
     version: int,
-    attempts: list[Attempt],
     now: datetime,
     answer: Answer | None = None,
     problem: Problem | None = None,
 ) -> LLMResult:
-    """The result of a request that a worker settles."""
-    who = identity(task.request)
-    provider_ms = sum(attempt.duration_ms for attempt in attempts if attempt.outcome != "lost")
-    total_ms = milliseconds_between(task.submitted_at, now)
-    call_began = attempts[-1].started_at if attempts else now
+    """The result of a request that was admitted, with the calls made for it."""
+    attempts = summary.attempts
+    provider_ms = sum(attempt.duration_ms for attempt in attempts if attempt.outcome is not AttemptOutcome.LOST)
+    delayed_ms = sum(
+        milliseconds_between(failed.ended_at, following.started_at)
+        for failed, following in pairwise(attempts)
+        if failed.outcome is not AttemptOutcome.LOST
+    )
+    total_ms = milliseconds_between(summary.submitted_at, now)
+    call_began = attempts[0].started_at if attempts else now
     costs = [attempt.cost_usd for attempt in attempts]
     return LLMResult(
-        request_id=who.request_id,
-        tenant_id=who.tenant_id,
-        user_id=who.user_id,
-        correlation_id=who.correlation_id,
-        kind=who.kind,
+        request_id=summary.request_id,
+        tenant_id=summary.tenant_id,
+        user_id=summary.user_id,
+        correlation_id=summary.correlation_id,
+        kind=summary.kind,
         status=state,
         state_version=version,
         answer=answer,
         problem=problem,
-        provider=task.decision.provider,
-        model=task.decision.model,
+        provider=summary.provider,
+        model=summary.model,
         usage=total_usage(attempts),
         cost_usd=None if not costs or None in costs else sum(cost for cost in costs if cost is not None),
         attempts=attempts,
         timings=Timings(
-            queued_ms=milliseconds_between(task.submitted_at, task.queued_at),
-            waiting_ms=milliseconds_between(task.queued_at, call_began),
+            queued_ms=milliseconds_between(summary.submitted_at, summary.queued_at),
+            waiting_ms=milliseconds_between(summary.queued_at, call_began),
             provider_ms=provider_ms,
-            overhead_ms=max(0.0, total_ms - provider_ms),
+            delayed_ms=delayed_ms,
+            overhead_ms=max(0.0, total_ms - provider_ms - delayed_ms),
             total_ms=total_ms,
         ),
         possibly_billed_calls=sum(attempt.possibly_billed for attempt in attempts),
-        submitted_at=task.submitted_at,
+        submitted_at=summary.submitted_at,
         finished_at=now,
-        metadata=who.metadata,
+        metadata=summary.metadata,
     )
 
 
-def total_usage(attempts: list[Attempt]) -> Usage | None:
+def lost_attempt(summary: Summary, *, number: int, owner: str, started_ms: int) -> Attempt:
+    """The record of a call that nobody lived to report."""
+    started = datetime.fromtimestamp(started_ms / 1000, UTC)
+    return Attempt(
+        request_id=summary.request_id,
+        tenant_id=summary.tenant_id,
+        attempt=number,
+        provider=summary.provider,
+        model=summary.model,
+        outcome=AttemptOutcome.LOST,
+        started_at=started,
+        ended_at=started,
+        duration_ms=0.0,
+        problem=make_problem(
+            FailureCategory.OUTCOME_LOST, "the lease ended with no outcome: the worker died or was cut off"
+        ),
+        possibly_billed=True,
+        worker=owner,
+    )
+
+
+def total_usage(attempts: Sequence[Attempt]) -> Usage | None:
     """Tokens of all attempts that reported any."""
     reported = [attempt.usage for attempt in attempts if attempt.usage is not None]
     if not reported:
@@ -139,23 +142,32 @@ def ending_event(result: LLMResult) -> StatusEvent:
 
 
 def progress_event(
-    task: LaneTask, state: State, *, version: int, attempt: int, now: datetime, possibly_billed_calls: int = 0
+    summary: Summary,
+    state: State,
+    *,
+    version: int,
+    attempt: int,
+    now: datetime,
+    problem: Problem | None = None,
+    retry_at: datetime | None = None,
 ) -> StatusEvent:
-    """The event of a request that is queued or being processed."""
-    request = task.request
+    """The event of a request that goes on. `problem` is what made it wait, or move, where something did."""
     return StatusEvent(
         type=state.event_type,
-        request_id=request.request_id,
-        tenant_id=request.tenant_id,
-        user_id=request.user_id,
-        correlation_id=request.correlation_id,
-        kind=request.kind,
+        request_id=summary.request_id,
+        tenant_id=summary.tenant_id,
+        user_id=summary.user_id,
+        correlation_id=summary.correlation_id,
+        kind=summary.kind,
         state=state,
         state_version=version,
         attempt=attempt,
-        provider=task.decision.provider,
-        model=task.decision.model,
+        provider=summary.provider,
+        model=summary.model,
+        reason=problem.category if problem else None,
+        message=problem.message if problem else None,
         occurred_at=now,
-        submitted_at=task.submitted_at,
-        possibly_billed_calls=possibly_billed_calls,
+        submitted_at=summary.submitted_at,
+        retry_at=retry_at,
+        possibly_billed_calls=sum(each.possibly_billed for each in summary.attempts),
     )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from policy.comparison import schema_problem
 from policy.failures import problem
-from policy.results import Identity
+from policy.summary import Identity
 from schemas.attempt import Problem
 from schemas.base import ID_PATTERN
 from schemas.codec import CodecError, UndecodableError

@@ -244,6 +244,7 @@ def _envelope_headers() -> Json:
         "ce_expirytime": moment,
         "ce_tenantid": text,
         "ce_model": text,
+        "ce_state": text | {"description": "On results: how the request ended."},
         "traceparent": text | {"description": "W3C Trace Context."},
         "tracestate": text,
     }

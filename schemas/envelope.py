@@ -45,6 +45,7 @@ def cloud_event(
     expiry_time: datetime | None = None,
     tenant_id: str | None = None,
     model: str | None = None,
+    state: str | None = None,
     content_type: str = AVRO_CONTENT_TYPE,
     trace: Headers = (),
 ) -> list[Header]:
@@ -70,6 +71,8 @@ def cloud_event(
         headers.append(("ce_tenantid", tenant_id.encode()))
     if model is not None:
         headers.append(("ce_model", model.encode()))
+    if state is not None:
+        headers.append(("ce_state", state.encode()))
     headers.extend(trace)
     return headers
 

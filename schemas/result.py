@@ -31,11 +31,12 @@ class Answer(Part):
 
 
 class Timings(Part):
-    """Where the time went, in milliseconds. `overhead_ms` is `total_ms` less `provider_ms`."""
+    """Where the time went, in milliseconds. `overhead_ms` is `total_ms` less `provider_ms` and `delayed_ms`."""
 
     queued_ms: Milliseconds = Field(default=0.0, description="submitted until queued on a lane")
-    waiting_ms: Milliseconds = Field(default=0.0, description="queued until the last call began")
+    waiting_ms: Milliseconds = Field(default=0.0, description="queued until the first call began")
     provider_ms: Milliseconds = Field(default=0.0, description="inside provider calls, all attempts")
+    delayed_ms: Milliseconds = Field(default=0.0, description="between a failed call and the next one")
     overhead_ms: Milliseconds = 0.0
     total_ms: Milliseconds = Field(default=0.0, description="submitted until settled")
 

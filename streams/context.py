@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
 from connectors.kafka.producer import Producer
 from connectors.settings import Settings
-from connectors.state.base import StateStore
+from connectors.state.base import ClaimStore, StateStore
 from policy.catalogue import Catalogue
 from schemas.codec import Codec
 from schemas.envelope import Header
+from schemas.task import Origin
 
 Clock = Callable[[], datetime]
 
@@ -21,7 +23,10 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """One record of a topic, as it was written. `is_null`: it had no value at all, and `value` is empty."""
+    """One record of a topic, as it was written. `is_null`: it had no value at all, and `value` is empty.
+
+    `is_surely_new`: no other worker can have had it.
+    """
 
     topic: str
     partition: int
@@ -31,10 +36,19 @@ class Delivery:
     value: bytes
     headers: tuple[Header, ...] = ()
     is_null: bool = False
+    is_surely_new: bool = False
 
     @property
     def origin(self) -> str:
         return f"{self.topic}-{self.partition}-{self.offset}"
+
+
+class OriginalRecords(Protocol):
+    """Reads request records again where they lie."""
+
+    async def fetch(self, origin: Origin) -> Delivery | None:
+        """The record as it came in, or None where Kafka no longer has it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +58,9 @@ class StageContext:
     settings: Settings
     catalogue: Catalogue
     state: StateStore
+    claims: ClaimStore
     producer: Producer
     codec: Codec
+    originals: OriginalRecords
     worker: str
     now: Clock = field(default=utc_now)

@@ -1,7 +1,8 @@
-"""Ends: settled in the shared state by exactly one worker, then published, then marked as published."""
+"""Ends: settled in the shared state by exactly one worker, then published. The control role confirms what it reads."""
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from uuid import uuid4
@@ -11,17 +12,29 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from connectors import metrics
 from connectors.kafka.producer import Outgoing
-from connectors.state.base import Admitted, Arrival, Claimed, Duplicate, Full, Lease, Settled, StateUnavailableError
-from policy import results
+from connectors.state.base import (
+    Admitted,
+    Arrival,
+    Claimed,
+    Duplicate,
+    Full,
+    Known,
+    Lease,
+    Settled,
+)
+from connectors.tracing import outgoing
+from policy import results, validation
 from policy.failures import problem
-from policy.results import Identity
+from policy.summary import Identity, Summary
 from schemas import LLMResult
 from schemas.attempt import Problem
-from schemas.codec import SingleObjectCodec, decode_single_object
+from schemas.codec import CodecError, SingleObjectCodec, decode_single_object
+from schemas.dead_letter_headers import VALUE_LEFT_OUT
 from schemas.envelope import Header
+from schemas.task import Origin
 from schemas.topics import MIB
 from schemas.vocabulary import FailureCategory, State
-from streams.context import StageContext
+from streams.context import Delivery, StageContext
 from streams.patience import patiently
 from streams.records import RecordWriter
 
@@ -29,33 +42,45 @@ log = structlog.get_logger(__name__)
 
 MAX_RESULT_BYTES = 4 * MIB - 64 * 1024
 """What the results topic takes, less room for headers."""
-MARK_INTERVAL_SECONDS = 0.05
 BUSY_SECONDS = 1.0
 _stored_form = SingleObjectCodec()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origins:
+    """Where a request came from and where its result is wanted, for what an end causes besides its result."""
+
+    copy_to: str | None = None
+    record: Origin | None = None
+    redrive_count: int = 0
+    published_attempts: int = 0
+    """Calls whose attempt records were written before, when they led to a retry."""
+
+
+NOWHERE = Origins()
+
+
+def origins_of(summary: Summary, *, published_attempts: int = 0) -> Origins:
+    """Those of a request that was admitted."""
+    return Origins(
+        copy_to=summary.result_topic,
+        record=summary.origin,
+        redrive_count=summary.redrive_count,
+        published_attempts=published_attempts,
+    )
+
+
 class Ending:
-    """Settles and publishes results. Marks are written behind, in batches: losing one repeats a publish, no more."""
+    """Settles and publishes results, with the dead letter of a request that failed."""
 
     def __init__(self, context: StageContext, writer: RecordWriter) -> None:
         self._context = context
         self._writer = writer
-        self._to_mark: list[str] = []
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._mark_forever(), name="mark-published")
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        await self._mark()
 
     async def settle(self, lease: Lease, result: LLMResult) -> Settled | None:
         """How the request has ended, for `publish`: so, or as somebody else had settled before. None: not our lease."""
         result, stored = _fitting(result)
-        earlier = await patiently("settle", lambda: self._context.state.settle(lease, result.status, stored))
+        earlier = await patiently("settle", lambda: self._context.claims.settle(lease, result.status, stored))
         if earlier is None:
             _measure(result)
             return Settled(result.status, result.state_version, stored)
@@ -64,15 +89,29 @@ class Ending:
         log.warning("fenced", request_id=lease.request_id, attempt=lease.attempt)
         return None
 
-    async def refuse(self, arrival: Arrival, result: LLMResult, trace: list[Header]) -> Admitted | Duplicate | None:
+    async def end(self, seen: Known, result: LLMResult) -> Settled | None:
+        """Ends a request that nobody holds. None: it has changed since it was seen."""
+        result, stored = _fitting(result)
+        earlier = await patiently("end", lambda: self._context.state.end(seen, result.status, stored))
+        if earlier is None:
+            _measure(result)
+            return Settled(result.status, result.state_version, stored)
+        return earlier if earlier.state.is_terminal else None
+
+    async def refuse(
+        self, arrival: Arrival, result: LLMResult, trace: list[Header], origins: Origins = NOWHERE
+    ) -> Admitted | Duplicate | None:
         """Ends a request at the door. None: it has ended so, or as the same record did before, and is published.
 
         `Admitted`: the same record was let in before, and must go on. `Duplicate`: another one has its id.
         """
         stored = _stored_form.encode(result)
-        admission = await patiently("refuse", lambda: self._context.state.refuse(arrival, result.status, stored))
+        version = result.state_version
+        admission = await patiently(
+            "refuse", lambda: self._context.state.refuse(arrival, result.status, stored, version=version)
+        )
         if isinstance(admission, Settled):
-            await self.publish(admission, arrival.request_id, trace)
+            await self.publish(admission, arrival.request_id, trace, origins)
             _measure(result)
             return None
         if isinstance(admission, Full):
@@ -80,21 +119,58 @@ class Ending:
         return admission
 
     async def publish(
-        self, settled: Settled, request_id: str, trace: Sequence[Header], *, copy_to: str | None = None
+        self, settled: Settled, request_id: str, trace: Sequence[Header], origins: Origins = NOWHERE
     ) -> None:
         """Publishes a stored outcome, unless it is known to be in Kafka. Readers know repeats by their `ce_id`."""
-        if settled.outcome is None:
+        if not settled.outcome:
             return
         result = decode_single_object(LLMResult, settled.outcome)
-        records = [
-            self._writer.result(result, trace),
-            self._writer.status(results.ending_event(result), trace),
-            *(self._writer.attempt(attempt, trace) for attempt in result.attempts),
-        ]
-        await self._context.producer.send_all(records)
-        if copy_to is not None:
-            await self._copy(self._writer.result(result, trace, topic=copy_to), request_id)
-        self._to_mark.append(request_id)
+        if result.status is State.FAILED and result.problem is not None and origins.record is not None:
+            # First: a crash in between repeats the letter, and never leaves it out.
+            await self._write_dead_letter(result, result.problem, origins.record, origins.redrive_count)
+        await self._context.producer.send_all(
+            [
+                self._writer.result(result, trace),
+                self._writer.status(results.ending_event(result), trace),
+                *(self._writer.attempt(attempt, trace) for attempt in result.attempts[origins.published_attempts :]),
+            ]
+        )
+        if origins.copy_to is not None:
+            await self._copy(self._writer.result(result, trace, topic=origins.copy_to), request_id)
+
+    async def _write_dead_letter(self, result: LLMResult, why: Problem, origin: Origin, redrive_count: int) -> None:
+        original = await self._context.originals.fetch(origin)
+        if original is None:
+            log.warning("dead_letter_without_value", request_id=result.request_id, origin=str(origin))
+        place = original or Delivery(
+            topic=origin.topic,
+            partition=origin.partition,
+            offset=origin.offset,
+            timestamp=result.submitted_at,
+            key=result.request_id.encode(),
+            value=b"",
+            is_null=True,
+        )
+        letter = self._writer.dead_letter(
+            place,
+            why,
+            request_id=result.request_id,
+            tenant_id=result.tenant_id,
+            result=result,
+            redrive_count=redrive_count,
+        )
+        if original is None:
+            letter = without_value(letter, f"no longer at {place.origin}")
+        await self.send_dead_letter(letter, place)
+
+    async def send_dead_letter(self, letter: Outgoing, original: Delivery) -> None:
+        """A record that was compressed may be larger than any topic takes: then its letter says where it lies."""
+        try:
+            await self._context.producer.send(letter)
+        except MessageSizeTooLargeError:
+            size_bytes = len(original.value)
+            log.warning("dead_letter_without_value", origin=original.origin, size_bytes=size_bytes)
+            await self._context.producer.send(without_value(letter, f"{size_bytes} bytes at {original.origin}"))
 
     async def _copy(self, record: Outgoing, request_id: str) -> None:
         """The sender's own topic may take less than ours; the result itself is safe by now."""
@@ -103,11 +179,24 @@ class Ending:
         except MessageSizeTooLargeError:
             log.warning("copy_too_large", request_id=request_id, topic=record.topic)
 
+    async def set_aside_task(self, delivery: Delivery, error: CodecError) -> None:
+        """A task that this version cannot read is kept byte for byte, and its request ends as failed."""
+        log.error("task_undecodable", origin=delivery.origin, error=error.reason, field=error.field)
+        why = validation.codec_problem(error)
+        who = validation.readable_identity({}, delivery.key)
+        letter = self._writer.dead_letter(
+            delivery, why, request_id=who.request_id if who else None, tenant_id=who.tenant_id if who else None
+        )
+        await self.send_dead_letter(letter, delivery)
+        if who is not None:
+            await self.fail_admitted(who, why, outgoing(), submitted_at=delivery.timestamp)
+
     async def fail_admitted(
-        self, who: Identity, problem: Problem, trace: Sequence[Header], *, submitted_at: datetime, lease_ms: int
+        self, who: Identity, problem: Problem, trace: Sequence[Header], *, submitted_at: datetime
     ) -> None:
         """Fails a request that was let in and cannot go on: its task or its route cannot be used by this version."""
-        claiming = partial(self._context.state.claim, who.request_id, owner=self._context.worker, lease_ms=lease_ms)
+        lease_ms = int(self._context.settings.worker.lease_seconds * 1000)
+        claiming = partial(self._context.claims.claim, who.request_id, owner=self._context.worker, lease_ms=lease_ms)
         while True:
             claim = await patiently("claim", partial(claiming, token=uuid4().hex))
             settled = claim if isinstance(claim, Settled) else None
@@ -123,22 +212,10 @@ class Ending:
                 return
             await asyncio.sleep(BUSY_SECONDS)
 
-    async def _mark_forever(self) -> None:
-        while True:
-            await asyncio.sleep(MARK_INTERVAL_SECONDS)
-            try:
-                await self._mark()
-            except Exception:
-                log.exception("published_not_marked")
 
-    async def _mark(self) -> None:
-        marking, self._to_mark = self._to_mark, []
-        if not marking:
-            return
-        try:
-            await self._context.state.published(marking)
-        except StateUnavailableError as error:
-            log.warning("published_not_marked", count=len(marking), error=str(error))
+def without_value(letter: Outgoing, where: str) -> Outgoing:
+    """A dead letter that tells where its value is, in place of it."""
+    return replace(letter, value=None, headers=[*letter.headers, (VALUE_LEFT_OUT, where.encode())])
 
 
 def _fitting(result: LLMResult) -> tuple[LLMResult, bytes]:

@@ -1,8 +1,7 @@
-"""A Faust application for one stage: one topic, one consumer group, one agent that feeds a pool."""
+"""A Faust application for one stage: one consumer group, and for each of its topics an agent that hands records on."""
 
 import tempfile
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,20 +9,30 @@ import faust
 from faust.streams import Stream
 from faust.types import EventT, StreamT
 
-from connectors.kafka.faust_transport import SafeTransport
+from connectors.kafka.faust_transport import MAX_UNTAKEN_RECORDS, SafeTransport, taken
+from connectors.kafka.faust_transport import is_surely_new as is_new_to_all
 from connectors.settings import WorkerSettings
 from streams.context import Delivery
-from streams.pool import Pool
+from streams.deliveries import moment_of
+from streams.records_at_work import RecordRunner
 
 MAX_POLL_RECORDS = 100
-BUFFERED_RECORDS = 500
-"""Records read ahead of the pool, per process: bounds memory (2.9 KB each with small values)."""
+BUFFERED_RECORDS = 2 * (MAX_UNTAKEN_RECORDS + MAX_POLL_RECORDS)
+"""More than is ever in it: Faust's own limit begins at four fifths of this, and stops all topics."""
 
 
 def build_app(
-    *, group: str, topic: str, pool: Pool, client_options: Mapping[str, Any], settings: WorkerSettings
+    *,
+    group: str,
+    topics: Sequence[str],
+    runner: RecordRunner,
+    client_options: Mapping[str, Any],
+    settings: WorkerSettings,
 ) -> faust.App:
-    """An application that is ready to start. Its agent acknowledges a record when the pool is done with it."""
+    """An application that is ready to start. A record is acknowledged when the runner is done with it.
+
+    While the runner takes no more of one topic, the others are read as before.
+    """
     session_timeout = settings.session_timeout_seconds
     app = faust.App(
         group,
@@ -50,18 +59,24 @@ def build_app(
         # The process's own signal handling stops it; Faust's would end calls in flight at once.
         worker_redirect_stdouts=False,
     )
-    app.transport = app.producer_transport = SafeTransport(app, client_options)
-    records = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-
-    @app.agent(records, name=f"{group}.agent")
-    async def feed(stream: StreamT[bytes]) -> None:
-        async for event in cast("Stream[bytes]", stream).noack().events():
-            await pool.submit(delivery_of(event), event.ack)
-
+    app.transport = app.producer_transport = SafeTransport(app, client_options, on_revoked=runner.forget)
+    for topic in topics:
+        _add_agent(app, topic, runner)
     return app
 
 
-def delivery_of(event: EventT[Any]) -> Delivery:
+def _add_agent(app: faust.App, topic: str, runner: RecordRunner) -> None:
+    records = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+    @app.agent(records, name=f"{topic}.agent")
+    async def feed(stream: StreamT[bytes]) -> None:
+        async for event in cast("Stream[bytes]", stream).noack().events():
+            is_new = is_new_to_all(app, event.message)
+            await runner.submit(delivery_of(event, is_surely_new=is_new), event.ack)
+            taken(app, event.message)
+
+
+def delivery_of(event: EventT[Any], *, is_surely_new: bool = False) -> Delivery:
     """The record behind an event. Headers come from the message: Faust's own view drops repeated names."""
     message = event.message
     headers = message.headers or ()
@@ -70,17 +85,10 @@ def delivery_of(event: EventT[Any]) -> Delivery:
         topic=message.topic,
         partition=message.partition,
         offset=message.offset,
-        timestamp=_moment(message.timestamp),
+        timestamp=moment_of(message.timestamp),
         key=message.key,
         value=message.value or b"",
         is_null=message.value is None,
         headers=tuple((name, value) for name, value in pairs),
+        is_surely_new=is_surely_new,
     )
-
-
-def _moment(timestamp_seconds: float) -> datetime:
-    """A producer may write any number as its record's timestamp; one that is no date counts as now."""
-    try:
-        return datetime.fromtimestamp(timestamp_seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return datetime.now(UTC)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from connectors.providers.base import RateLimit
+from schemas.attempt import Problem
 from schemas.vocabulary import FailureCategory
 
 
@@ -29,6 +30,11 @@ class CallOutcome:
 
 class Permit(Protocol):
     """The right to make one call. Given back exactly once."""
+
+    @property
+    def refusal(self) -> Problem | None:
+        """Why the request is to end without a call, where it is: its tenant's budget is spent, for example."""
+        ...
 
     def leave(self, outcome: CallOutcome | None) -> None:
         """With what the call brought, or with None where none was made."""

@@ -4,31 +4,29 @@ decode -> validate -> route -> admit -> QUEUED and the lane task, together.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 
 import structlog
-from aiokafka.errors import MessageSizeTooLargeError
 
 from connectors import metrics
-from connectors.kafka.producer import Outgoing
 from connectors.state.base import Admitted, Arrival, Duplicate, Full, Limits, Settled
 from connectors.tracing import processing_span
 from policy import results, validation
 from policy.failures import problem
-from policy.results import Identity
 from policy.routing import route
+from policy.summary import Identity, Summary, dump_summary, identity, load_summary, summary_of
 from schemas import LaneTask, LLMRequest
 from schemas.attempt import Problem
 from schemas.codec import CodecError, InvalidRecordError, decode_json, is_json
-from schemas.dead_letter_headers import VALUE_LEFT_OUT
+from schemas.dead_letter_headers import Redrive, read_redrive
 from schemas.envelope import Header
-from schemas.task import RoutingDecision
+from schemas.task import Origin, RoutingDecision
 from schemas.vocabulary import FailureCategory, ProcessingMode, State
 from streams.context import Delivery, StageContext
-from streams.ending import Ending
+from streams.ending import NOWHERE, Ending, Origins, origins_of
 from streams.patience import patiently
 from streams.records import RecordWriter
 
@@ -46,13 +44,18 @@ class _Refusal:
     state: State
     problem: Problem
     who: Identity | None
+    copy_to: str | None = None
 
 
 class Intake:
     """Handles one record of the request topic at a time. Safe to run many at once."""
 
-    def __init__(self, context: StageContext, ending: Ending) -> None:
+    def __init__(
+        self, context: StageContext, ending: Ending, *, unavailable: Callable[[], Set[str]] = frozenset
+    ) -> None:
+        """`unavailable` tells which providers are not called at present."""
         self._context = context
+        self._unavailable = unavailable
         self._ending = ending
         self._settings = context.settings
         self._writer = RecordWriter(context.codec, context.settings.topics, "/sluice/intake")
@@ -78,7 +81,6 @@ class Intake:
                         accepted.problem,
                         trace,
                         submitted_at=delivery.timestamp,
-                        lease_ms=int(self._settings.worker.lease_seconds * 1000),
                     )
             else:
                 await self._admit(delivery, *accepted, trace)
@@ -93,11 +95,13 @@ class Intake:
             fields: Mapping[str, object] = error.fields if isinstance(error, InvalidRecordError) else {}
             who = validation.readable_identity(fields, delivery.key)
             return _Refusal(State.REJECTED, validation.codec_problem(error), who)
-        who = results.identity(request)
+        who = identity(request)
         problem = validation.check(request, result_topics=self._settings.worker.result_topics)
-        decision = problem or route(request, self._context.catalogue)
+        if problem is not None:
+            return _Refusal(State.REJECTED, problem, who)
+        decision = route(request, self._context.catalogue, unavailable=self._unavailable())
         if isinstance(decision, Problem):
-            return _Refusal(State.REJECTED, decision, who)
+            return _Refusal(State.REJECTED, decision, who, copy_to=request.result_topic)
         return request, decision
 
     async def _decode(self, value: bytes) -> LLMRequest:
@@ -108,43 +112,50 @@ class Intake:
     async def _admit(
         self, delivery: Delivery, request: LLMRequest, decision: RoutingDecision, trace: list[Header]
     ) -> None:
-        submitted_at = request.submitted_at or delivery.timestamp
-        deadline = validation.deadline_of(
-            request, submitted_at=submitted_at, default_seconds=self._settings.worker.default_deadline_seconds
-        )
-        arrival = Arrival(
-            request_id=request.request_id,
-            origin=delivery.origin,
-            size_bytes=len(delivery.value),
-            deadline_ms=int(deadline.timestamp() * 1000),
-        )
-        admission = await self._admission(delivery, request, arrival, deadline, trace)
-        if admission is None:
-            return
         now = self._context.now()
+        submitted_at = request.submitted_at or delivery.timestamp
+        redrive = read_redrive(delivery.headers)
         task = LaneTask(
             request=request,
             decision=decision,
-            state_version=admission.version,
             submitted_at=submitted_at,
             queued_at=now,
-            deadline_at=deadline,
+            deadline_at=validation.deadline_of(
+                request, submitted_at=submitted_at, default_seconds=self._settings.worker.default_deadline_seconds
+            ),
+            origin=Origin(topic=delivery.topic, partition=delivery.partition, offset=delivery.offset),
+            redrive_count=redrive.count if redrive else 0,
         )
-        queued = results.progress_event(task, State.QUEUED, version=admission.version, attempt=0, now=now)
+        summary = summary_of(task)
+        admission = await self._admission(delivery, task, summary, redrive, trace)
+        if admission is None:
+            return
+        if admission.cancelled:
+            await self._end_cancelled(request.request_id, summary, trace)
+            return
+        task = task.model_copy(update={"state_version": admission.version, "attempt": admission.attempt})
+        queued = results.progress_event(summary, State.QUEUED, version=admission.version, attempt=0, now=now)
         await self._context.producer.send_all([self._writer.status(queued, trace), self._writer.task(task, trace)])
 
     async def _admission(
-        self, delivery: Delivery, request: LLMRequest, arrival: Arrival, deadline: datetime, trace: list[Header]
+        self, delivery: Delivery, task: LaneTask, summary: Summary, redrive: Redrive | None, trace: list[Header]
     ) -> Admitted | None:
         """The admission, waiting for room where the request allows it. None: it ended here, or had before.
 
         A record that waits is not acknowledged, and with the pool full nothing more is read: the queue is in Kafka.
         """
-        who = results.identity(request)
+        request = task.request
+        arrival = replace(
+            _arrival(delivery, summary, redrive),
+            deadline_ms=_epoch_ms(task.deadline_at),
+            summary=dump_summary(summary),
+        )
         for tries in count():
-            if self._context.now() >= deadline:
-                expired = _Refusal(State.EXPIRED, validation.deadline_passed(deadline), who)
-                return await self._refuse(delivery, expired, trace)
+            if self._context.now() >= task.deadline_at:
+                refusal = _Refusal(
+                    State.EXPIRED, validation.deadline_passed(task.deadline_at), summary, request.result_topic
+                )
+                return await self._refuse(delivery, refusal, trace)
             admission = await patiently("admit", lambda: self._context.state.admit(arrival, self._limits))
             if isinstance(admission, Admitted):
                 return admission
@@ -152,29 +163,55 @@ class Intake:
                 _note_duplicate(request.request_id, admission)
                 return None
             if isinstance(admission, Settled):
-                await self._ending.publish(admission, request.request_id, trace)
+                await self._ending.publish(admission, request.request_id, trace, origins_of(summary))
                 return None
-            if request.processing_mode is ProcessingMode.IMMEDIATE:
-                return await self._refuse(delivery, _Refusal(State.REJECTED, _queue_full(admission), who), trace)
+            if request.processing_mode is ProcessingMode.IMMEDIATE or self._settings.admission.when_full == "reject":
+                refusal = _Refusal(State.REJECTED, _queue_full(admission), summary, request.result_topic)
+                return await self._refuse(delivery, refusal, trace)
             if tries == 0:
                 metrics.admission_waits.inc()
             await asyncio.sleep(min(MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS * 2**tries))
         raise AssertionError("unreachable: count() does not end")
 
+    async def _end_cancelled(self, request_id: str, summary: Summary, trace: list[Header]) -> None:
+        """Ends a request that was cancelled before it came. Where somebody else has ended it, it is published so."""
+        for known in await patiently("look", lambda: self._context.state.look([request_id])):
+            called_off = problem(FailureCategory.CANCELLED, "cancelled before it was put on a lane")
+            result = results.end_of(
+                load_summary(known.summary) or summary,
+                State.CANCELLED,
+                version=known.version + 1,
+                now=self._context.now(),
+                problem=called_off,
+            )
+            settled = await self._ending.end(known, result)
+            if settled is not None:
+                await self._ending.publish(settled, request_id, trace, origins_of(summary))
+
     async def _refuse(self, delivery: Delivery, refusal: _Refusal, trace: list[Header]) -> Admitted | None:
         """Ends a record here. `Admitted`: the same record was let in before, and has to go on."""
         who, problem = refusal.who, refusal.problem
+        redrive = read_redrive(delivery.headers)
+        result = None
+        if who is not None:
+            version = redrive.state_version + 1 if redrive else 1
+            result = results.end_at_the_door(
+                who, refusal.state, problem, version=version, submitted_at=delivery.timestamp, now=self._context.now()
+            )
         if refusal.state is State.REJECTED:
             # Before its end is settled: a crash in between repeats the dead letter, and never leaves it out.
-            await self._send_dead_letter(delivery, who, problem)
-        if who is not None:
-            result = results.end_at_the_door(
-                who, refusal.state, problem, version=1, submitted_at=delivery.timestamp, now=self._context.now()
+            letter = self._writer.dead_letter(
+                delivery,
+                problem,
+                request_id=who.request_id if who else None,
+                tenant_id=who.tenant_id if who else None,
+                result=result,
+                redrive_count=redrive.count if redrive else 0,
             )
-            arrival = Arrival(
-                request_id=who.request_id, origin=delivery.origin, size_bytes=len(delivery.value), deadline_ms=0
-            )
-            admission = await self._ending.refuse(arrival, result, trace)
+            await self._ending.send_dead_letter(letter, delivery)
+        if who is not None and result is not None:
+            origins = Origins(copy_to=refusal.copy_to) if refusal.copy_to else NOWHERE
+            admission = await self._ending.refuse(_arrival(delivery, who, redrive), result, trace, origins)
             if isinstance(admission, Admitted):
                 return admission
             if isinstance(admission, Duplicate):
@@ -189,23 +226,24 @@ class Intake:
         )
         return None
 
-    async def _send_dead_letter(self, delivery: Delivery, who: Identity | None, problem: Problem) -> None:
-        """A record that was compressed may be larger than any topic takes: then its letter says where it lies."""
-        letter = self._dead_letter(delivery, who, problem)
-        try:
-            await self._context.producer.send(letter)
-        except MessageSizeTooLargeError:
-            log.warning("dead_letter_without_value", origin=delivery.origin, size_bytes=len(delivery.value))
-            note = (VALUE_LEFT_OUT, f"{len(delivery.value)} bytes at {delivery.origin}".encode())
-            await self._context.producer.send(replace(letter, value=None, headers=[*letter.headers, note]))
 
-    def _dead_letter(self, delivery: Delivery, who: Identity | None, problem: Problem) -> Outgoing:
-        return self._writer.dead_letter(
-            delivery,
-            problem,
-            request_id=who.request_id if who else None,
-            tenant_id=who.tenant_id if who else None,
-        )
+def _arrival(delivery: Delivery, who: Identity, redrive: Redrive | None) -> Arrival:
+    submitted_at = who.submitted_at if isinstance(who, Summary) else delivery.timestamp
+    return Arrival(
+        request_id=who.request_id,
+        origin=delivery.origin,
+        size_bytes=len(delivery.value),
+        deadline_ms=0,
+        recorded_ms=_epoch_ms(delivery.timestamp),
+        submitted_ms=_epoch_ms(submitted_at),
+        tenant_id=who.tenant_id,
+        correlation_id=who.correlation_id or "",
+        redrive=redrive,
+    )
+
+
+def _epoch_ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _note_duplicate(request_id: str, duplicate: Duplicate) -> None:

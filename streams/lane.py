@@ -1,52 +1,55 @@
-"""The lane stage: takes a provider's tasks, calls it, settles, and publishes how each one ended.
+"""The lane stage: takes a provider's tasks, calls it, and publishes what follows.
 
-claim -> PROCESSING -> call -> settle -> result, attempt records and the terminal event, together.
+claim -> PROCESSING -> call -> settle -> result, attempt records and the terminal event, together; or, after a failure
+that may pass: claim -> PROCESSING -> call -> reschedule -> RETRY_SCHEDULED and a delay topic, or another lane.
 
-The outcome is stored before it is published: a crash between the two publishes it again and calls nobody again.
+What was decided is stored before it is published: a crash between the two publishes it again and calls nobody again.
 """
 
 import asyncio
+import random
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from uuid import uuid4
 
 import structlog
 
 from connectors import metrics
-from connectors.providers.base import Answered, Call, ComparisonInput, Failed, Provider
-from connectors.state.base import Busy, Claimed, LostCall, Settled, StateUnavailableError
+from connectors.state.base import Busy, Claimed, LostCall, Moved, Settled, Stale, StateUnavailableError, TaskRef
 from connectors.tracing import outgoing, processing_span
 from policy import results, validation
-from policy.answers import accept_answer, question_of
 from policy.catalogue import ProviderEntry
 from policy.failures import problem
-from policy.pricing import Prices, cost_usd
+from policy.retry import FailOver, GiveUp, RetryLater, RetryPolicy, after_failure
 from policy.routing import denial
+from policy.summary import Summary, dump_summary, load_summary, summary_of
 from schemas import Attempt, LaneTask
 from schemas.attempt import Problem
 from schemas.codec import CodecError
 from schemas.result import Answer
-from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, FailureCategory, Kind, State
-from streams.calling import CallReport, make_call
+from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, FailureCategory, State
 from streams.context import Delivery, StageContext
 from streams.deltas import DeltaPublisher
-from streams.ending import Ending
+from streams.ending import Ending, origins_of
+from streams.gating import Permit
 from streams.leases import HeldLease, Interruption, LeaseKeeper
+from streams.moving import Mover, summary_after
 from streams.patience import patiently
+from streams.provider_call import ProviderCaller
 from streams.records import RecordWriter
 
 log = structlog.get_logger(__name__)
 
 MIN_BUSY_SECONDS = 0.05
 MAX_BUSY_SECONDS = 1.0
+"""How soon to look again at a request that somebody else holds: its lease may end early, by an end."""
 MAX_LOST_CALLS = 3
 """A request that takes its workers down with it may not be called, and paid for, until its deadline."""
-"""How soon to look again at a request that somebody else holds: its lease may end early, by an end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Verdict:
+class _End:
     """How the request ends, and the attempts that led there."""
 
     state: State
@@ -55,8 +58,31 @@ class _Verdict:
     problem: Problem | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Move:
+    """The request goes on: after a wait, or on another lane."""
+
+    state: State
+    summary: Summary
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Turn:
+    """A task while its lease is held: `earlier` are the calls before this one, those that were lost among them."""
+
+    task: LaneTask
+    claim: Claimed
+    held: HeldLease
+    permit: Permit
+    earlier: list[Attempt]
+
+    @property
+    def number(self) -> int:
+        return self.claim.lease.attempt + self.claim.history_missing
+
+
 class Lane:
-    """Handles one task of a provider's lane at a time. Safe to run many at once: calls are bounded here."""
+    """Handles one task of a provider's lane at a time. Safe to run many at once."""
 
     def __init__(
         self,
@@ -64,282 +90,235 @@ class Lane:
         *,
         name: str,
         entry: ProviderEntry,
-        provider: Provider,
-        prices: Prices,
-        concurrency: int,
+        caller: ProviderCaller,
         leases: LeaseKeeper,
         ending: Ending,
+        retry: RetryPolicy,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._context = context
         self._name = name
         self._entry = entry
-        self._provider = provider
-        self._prices = prices
-        self._call_slots = asyncio.Semaphore(concurrency)
+        self._caller = caller
         self._leases = leases
         self._ending = ending
+        self._retry = retry
+        self._chance = chance
         self._writer = RecordWriter(context.codec, context.settings.topics, f"/sluice/lane/{name}")
+        self._mover = Mover(context, self._writer)
 
-    async def handle(self, delivery: Delivery) -> None:
-        """Everything that the task causes is in Kafka when this returns."""
+    async def handle(self, delivery: Delivery, permit: Permit) -> float | None:
+        """Everything that the task causes is in Kafka when this returns None; else when to come back, in seconds."""
         try:
             task = await patiently("decode", lambda: self._context.codec.decode(LaneTask, delivery.value))
         except CodecError as error:
-            await self._set_aside(delivery, error)
-            return
+            permit.leave(None)
+            await self._ending.set_aside_task(delivery, error)
+            return None
         attributes = {"messaging.system": "kafka", "messaging.destination.name": delivery.topic}
-        with processing_span(f"process lane {self._name}", delivery.headers, attributes):
-            while True:
-                async with self._call_slots:
-                    if self._leases.is_closing:
-                        raise asyncio.CancelledError
-                    pause_seconds = await self._advance(task)
-                if pause_seconds is None:
-                    return
-                await asyncio.sleep(pause_seconds)
+        with processing_span(f"process lane {self._name}", delivery.headers, attributes, is_linked=bool(task.history)):
+            if self._leases.is_closing:
+                raise asyncio.CancelledError
+            return await self._advance(task, delivery, permit)
 
-    async def _advance(self, task: LaneTask) -> float | None:
-        """One claim and what follows from it. None: it has ended; else when to ask again, for the lease is not ours."""
+    async def _advance(self, task: LaneTask, delivery: Delivery, permit: Permit) -> float | None:
+        """One claim and what follows from it."""
         request_id = task.request.request_id
         token = uuid4().hex
+        ref = TaskRef(
+            version=task.state_version,
+            attempt=task.attempt,
+            size_bytes=len(delivery.value),
+            deadline_ms=int(task.deadline_at.timestamp() * 1000),
+            is_doubtful=not delivery.is_surely_new,
+            may_be_called_in_doubt=task.request.duplicate_policy is not DuplicatePolicy.FAIL,
+        )
         claim = await patiently(
             "claim",
-            lambda: self._context.state.claim(
-                request_id, owner=self._context.worker, lease_ms=self._leases.lease_ms, token=token
+            lambda: self._context.claims.claim(
+                request_id, owner=self._context.worker, lease_ms=self._leases.lease_ms, token=token, task=ref
             ),
         )
-        if isinstance(claim, Busy):
-            return min(MAX_BUSY_SECONDS, max(MIN_BUSY_SECONDS, claim.retry_after_ms / 1000))
-        if isinstance(claim, Settled):
-            metrics.duplicates_ignored.labels("lane").inc()
-            settled: Settled | None = claim
-        else:
-            async with self._leases.hold(claim.lease) as held:
-                settled = await self._work(task, claim, held)
-        if settled is None:
-            return MIN_BUSY_SECONDS
-        await self._ending.publish(settled, request_id, outgoing(), copy_to=task.request.result_topic)
-        return None
+        match claim:
+            case Busy(retry_after_ms):
+                return min(MAX_BUSY_SECONDS, max(MIN_BUSY_SECONDS, retry_after_ms / 1000))
+            case Stale():
+                metrics.duplicates_ignored.labels("lane").inc()
+                return None
+            case Moved(state, version, stored):
+                return await self._move_again(task, state, version, stored)
+            case Settled():
+                metrics.duplicates_ignored.labels("lane").inc()
+                await self._publish_end(task, claim)
+                return None
+        async with self._leases.hold(claim.lease, task.request) as held:
+            is_done = await self._work(task, claim, held, permit)
+        return None if is_done else MIN_BUSY_SECONDS
 
-    async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease) -> Settled | None:
-        """How the request has ended. None: the lease was lost on the way."""
-        lease = claim.lease
-        lost_calls = known_lost_calls(task, claim)
-        earlier = [*task.history, *(self._lost_attempt(task, lost) for lost in lost_calls)]
-        number = lease.attempt + claim.history_missing
-        now = self._context.now()
+    async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease, permit: Permit) -> bool:
+        """Decides the request's next step, stores and publishes it. False: the lease was lost on the way."""
+        summary = summary_of(task)
+        earlier = [*task.history, *(_lost_attempt(summary, lost) for lost in known_lost_calls(task, claim))]
+        turn = _Turn(task=task, claim=claim, held=held, permit=permit, earlier=earlier)
         started = results.progress_event(
-            task,
+            summary.model_copy(update={"attempts": earlier}),
             State.PROCESSING,
-            version=lease.version,
-            attempt=number,
-            now=now,
-            possibly_billed_calls=sum(attempt.possibly_billed for attempt in earlier),
+            version=claim.lease.version,
+            attempt=turn.number,
+            now=self._context.now(),
         )
         trace = outgoing()
         announcing = asyncio.create_task(self._context.producer.send(self._writer.status(started, trace)))
-        deltas = DeltaPublisher(self._context.producer, self._writer, task.request, attempt=number)
+        deltas = DeltaPublisher(self._context.producer, self._writer, task.request, attempt=turn.number)
         try:
-            verdict = self._verdict_without_call(task, claim, earlier, now)
-            if verdict is None:
-                verdict = await self._call(task, number, held, earlier, deltas)
-            if verdict is None:
+            decided = self._end_without_call(turn) or await self._call(turn, deltas)
+            if decided is None:
                 await self._interrupted(held)
-                return None
-            result = results.end_on_a_lane(
-                task,
-                verdict.state,
-                version=lease.version + 1,
-                attempts=verdict.attempts,
-                now=self._context.now(),
-                answer=verdict.answer,
-                problem=verdict.problem,
-            )
-            return await self._ending.settle(lease, result)
+                return False
+            stored = await self._store(turn, decided)
         finally:
             # After the settle: an answer that is paid for does not wait for its tokens to be written.
             await deltas.finish()
             await announcing
+        if isinstance(stored, _Move):
+            version = claim.lease.version + 1
+            await self._mover.publish(task, stored.summary, stored.state, version=version, trace=trace)
+        elif stored is not None:
+            await self._publish_end(task, stored)
+        return stored is not None
 
-    def _verdict_without_call(
-        self, task: LaneTask, claim: Claimed, earlier: list[Attempt], now: datetime
-    ) -> _Verdict | None:
-        if now >= task.deadline_at:
-            return _Verdict(state=State.EXPIRED, attempts=earlier, problem=validation.deadline_passed(task.deadline_at))
-        refused = denial(task.request, self._name, self._entry)
+    def _end_without_call(self, turn: _Turn) -> _End | None:
+        task, claim, earlier = turn.task, turn.claim, turn.earlier
+        if claim.cancelled:
+            called_off = problem(FailureCategory.CANCELLED, "cancelled before the provider was called")
+            return _End(state=State.CANCELLED, attempts=earlier, problem=called_off)
+        if self._context.now() >= task.deadline_at:
+            return _End(state=State.EXPIRED, attempts=earlier, problem=validation.deadline_passed(task.deadline_at))
+        refused = denial(task.request, self._name, self._entry) or turn.permit.refusal
         if refused is not None:
-            return _Verdict(state=State.FAILED, attempts=earlier, problem=refused)
-        if len(claim.lost_calls) >= MAX_LOST_CALLS:
+            return _End(state=State.FAILED, attempts=earlier, problem=refused)
+        lost = sum(attempt.outcome is AttemptOutcome.LOST for attempt in earlier)
+        if lost >= MAX_LOST_CALLS:
             gone = problem(
                 FailureCategory.OUTCOME_LOST,
-                f"{len(claim.lost_calls)} calls left no outcome: it may be this request that ends its workers",
+                f"{lost} calls left no outcome: it may be this request that ends its workers",
                 remedy="look at the workers' logs before you send it again",
             )
-            return _Verdict(state=State.FAILED, attempts=earlier, problem=gone)
+            return _End(state=State.FAILED, attempts=earlier, problem=gone)
         in_doubt = claim.newly_lost or claim.history_missing
         if in_doubt and task.request.duplicate_policy is DuplicatePolicy.FAIL:
-            lost = problem(
+            unknown = problem(
                 category=FailureCategory.OUTCOME_LOST,
                 message="the outcome of a call was lost, and duplicate_policy is fail",
                 remedy="look for the call at the provider before you send it again",
             )
-            return _Verdict(state=State.FAILED, attempts=earlier, problem=lost)
+            return _End(state=State.FAILED, attempts=earlier, problem=unknown)
         return None
 
-    async def _call(
-        self, task: LaneTask, number: int, held: HeldLease, earlier: list[Attempt], deltas: DeltaPublisher
-    ) -> _Verdict | None:
-        """The verdict of a call, or None when it was interrupted."""
-        request = task.request
-        call = _call_of(task, number)
-        began = self._context.now()
-        seconds_left = (task.deadline_at - began).total_seconds()
-        metrics.waiting_seconds.labels(self._name).observe(max(0.0, (began - task.queued_at).total_seconds()))
-        with metrics.calls_in_flight.labels(self._name).track_inprogress():
-            report = await held.run(
-                lambda: make_call(
-                    self._provider,
-                    call,
-                    timeouts=self._entry.timeouts,
-                    seconds_to_deadline=seconds_left,
-                    on_text=deltas.add if request.stream else _ignore,
-                )
-            )
-        if isinstance(report, Interruption):
+    async def _call(self, turn: _Turn, deltas: DeltaPublisher) -> _End | _Move | None:
+        """What follows from a call, or None when it was interrupted."""
+        task = turn.task
+        on_text = deltas.add if task.request.stream else _ignore
+        called = await self._caller.call(task, turn.number, turn.held, on_text=on_text)
+        if isinstance(called, Interruption):
+            turn.permit.leave(None)
             return None
-        return self._judge(task, number, report, began, earlier)
+        turn.permit.leave(called.outcome)
+        attempts = [*turn.earlier, called.attempt]
+        found = called.problem
+        if found is None:
+            return _End(state=State.COMPLETED, attempts=attempts, answer=called.answer)
+        if turn.held.interruption is Interruption.CANCELLED:
+            return _End(state=State.CANCELLED, attempts=attempts, problem=found)
+        if found.category is FailureCategory.DEADLINE:
+            return _End(state=State.EXPIRED, attempts=attempts, problem=found)
+        return self._after_failure(task, attempts, found)
 
-    def _judge(
-        self, task: LaneTask, number: int, report: CallReport, began: datetime, earlier: list[Attempt]
-    ) -> _Verdict:
-        answer: Answer | None
-        problem: Problem | None
-        if isinstance(report.outcome, Answered):
-            accepted = accept_answer(
-                task.request,
-                text=report.outcome.text,
-                finish_reason=report.outcome.finish_reason,
-                model=report.outcome.model,
-                provider_request_id=report.outcome.provider_request_id,
+    def _after_failure(self, task: LaneTask, attempts: list[Attempt], found: Problem) -> _End | _Move:
+        following = after_failure(
+            task,
+            attempts,
+            found,
+            catalogue=self._context.catalogue,
+            policy=self._retry,
+            now=self._context.now(),
+            chance=self._chance(),
+        )
+        match following:
+            case RetryLater(at):
+                return _Move(state=State.RETRY_SCHEDULED, summary=summary_after(task, attempts, retry_at=at))
+            case FailOver(decision):
+                return _Move(state=State.QUEUED, summary=summary_after(task, attempts, decision=decision))
+            case GiveUp(why):
+                last = found.model_copy(update={"message": f"{found.message} ({why})"}) if why else found
+                return _End(state=State.FAILED, attempts=attempts, problem=last)
+
+    async def _store(self, turn: _Turn, decided: _End | _Move) -> Settled | _Move | None:
+        """What is to be published: this, or how the request had ended before. None: the lease was lost."""
+        lease = turn.claim.lease
+        if isinstance(decided, _End):
+            result = results.end_of(
+                summary_after(turn.task, decided.attempts),
+                decided.state,
+                version=lease.version + 1,
+                now=self._context.now(),
+                answer=decided.answer,
+                problem=decided.problem,
             )
-            answer, problem = (None, accepted) if isinstance(accepted, Problem) else (accepted, None)
-        else:
-            answer, problem = None, report.outcome.problem
-        attempt = self._attempt_record(task, number, report, began, problem)
-        self._measure(report, attempt)
-        if problem is None:
-            return _Verdict(state=State.COMPLETED, attempts=[*earlier, attempt], answer=answer)
-        state = State.EXPIRED if problem.category is FailureCategory.DEADLINE else State.FAILED
-        return _Verdict(state=state, attempts=[*earlier, attempt], problem=problem)
-
-    def _attempt_record(
-        self, task: LaneTask, number: int, report: CallReport, began: datetime, problem: Problem | None
-    ) -> Attempt:
-        outcome = report.outcome
-        model = outcome.model if isinstance(outcome, Answered) else task.decision.model
-        first = report.first_token_seconds
-        return Attempt(
-            request_id=task.request.request_id,
-            tenant_id=task.request.tenant_id,
-            attempt=number,
-            provider=self._name,
-            model=model,
-            outcome=AttemptOutcome.FAILED if problem else AttemptOutcome.ANSWERED,
-            started_at=began,
-            ended_at=self._context.now(),
-            duration_ms=report.duration_seconds * 1000,
-            time_to_first_token_ms=None if first is None else first * 1000,
-            usage=outcome.usage,
-            cost_usd=cost_usd(self._prices, task.decision.model, outcome.usage) if outcome.usage else None,
-            provider_request_id=outcome.provider_request_id,
-            problem=problem,
-            possibly_billed=outcome.possibly_billed if isinstance(outcome, Failed) else problem is not None,
-            worker=self._context.worker,
-        )
-
-    def _lost_attempt(self, task: LaneTask, lost: LostCall) -> Attempt:
-        """The record of a call that nobody lived to report."""
-        started = datetime.fromtimestamp(lost.started_ms / 1000, UTC)
-        return Attempt(
-            request_id=task.request.request_id,
-            tenant_id=task.request.tenant_id,
-            attempt=lost.attempt,
-            provider=self._name,
-            model=task.decision.model,
-            outcome=AttemptOutcome.LOST,
-            started_at=started,
-            ended_at=started,
-            duration_ms=0.0,
-            problem=problem(
-                category=FailureCategory.OUTCOME_LOST,
-                message="the lease ended with no outcome: the worker died or was cut off",
+            return await self._ending.settle(lease, result)
+        earlier = await patiently(
+            "reschedule",
+            lambda: self._context.claims.reschedule(
+                lease,
+                decided.state,
+                task_version=turn.task.state_version,
+                next_attempt=decided.summary.attempts[-1].attempt + 1,
+                summary=dump_summary(decided.summary),
             ),
-            possibly_billed=True,
-            worker=lost.owner,
         )
+        if earlier is None:
+            return decided
+        if earlier.state.is_terminal:
+            return earlier
+        log.warning("fenced", request_id=lease.request_id, attempt=lease.attempt)
+        return None
+
+    async def _move_again(self, task: LaneTask, state: State, version: int, stored: bytes) -> float | None:
+        """The step was decided, and its records may not be in Kafka."""
+        summary = load_summary(stored)
+        if summary is None:
+            log.error("summary_unreadable", request_id=task.request.request_id)
+            raise ValueError(f"the shared state of {task.request.request_id} cannot be read")
+        await self._mover.publish(task, summary, state, version=version, trace=outgoing())
+        return None
+
+    async def _publish_end(self, task: LaneTask, settled: Settled) -> None:
+        origins = origins_of(summary_of(task), published_attempts=len(task.history))
+        await self._ending.publish(settled, task.request.request_id, outgoing(), origins)
 
     async def _interrupted(self, held: HeldLease) -> None:
         """After a lost lease the claim is asked for again; on shutdown the record is left to another worker."""
         if held.interruption is Interruption.SHUTDOWN:
             # With Redis away the lease ends by itself, a little later.
             with suppress(StateUnavailableError):
-                await self._context.state.release(held.lease, called=True)
+                await self._context.claims.release(held.lease, called=True)
             raise asyncio.CancelledError
-
-    def _measure(self, report: CallReport, attempt: Attempt) -> None:
-        label = attempt.problem.category if attempt.problem else "answered"
-        metrics.call_seconds.labels(self._name, label).observe(report.duration_seconds)
-        if attempt.usage is not None:
-            metrics.tokens_used.labels(self._name, "input").inc(attempt.usage.input_tokens)
-            metrics.tokens_used.labels(self._name, "output").inc(attempt.usage.output_tokens)
-
-    async def _set_aside(self, delivery: Delivery, error: CodecError) -> None:
-        """A task that this version cannot read is kept byte for byte, and its request ends as failed."""
-        log.error("lane_task_undecodable", origin=delivery.origin, error=error.reason, field=error.field)
-        why = validation.codec_problem(error)
-        who = validation.readable_identity({}, delivery.key)
-        letter = self._writer.dead_letter(
-            delivery, why, request_id=who.request_id if who else None, tenant_id=who.tenant_id if who else None
-        )
-        await self._context.producer.send(letter)
-        if who is not None:
-            await self._ending.fail_admitted(
-                who, why, outgoing(), submitted_at=delivery.timestamp, lease_ms=self._leases.lease_ms
-            )
 
 
 def known_lost_calls(task: LaneTask, claim: Claimed) -> list[LostCall]:
-    """The calls that left no outcome.
+    """The calls since the task was put on its lane that left no outcome.
 
     Where the store has lost the beginning of this life, nobody can tell whether there was a call: it counts as one,
-    as number 1, and those that the store does know are numbered after it.
+    and those that the store does know are numbered after it.
     """
     if not claim.history_missing:
         return list(claim.lost_calls)
-    unknown = LostCall(attempt=1, owner="unknown", started_ms=int(task.queued_at.timestamp() * 1000))
+    unknown = LostCall(attempt=task.attempt, owner="unknown", started_ms=int(task.queued_at.timestamp() * 1000))
     return [unknown, *(replace(lost, attempt=lost.attempt + 1) for lost in claim.lost_calls)]
 
 
-def _call_of(task: LaneTask, number: int) -> Call:
-    request = task.request
-    question = question_of(request)
-    comparison = None
-    if request.kind is Kind.COMPARISON:
-        comparison = ComparisonInput(
-            prompt=request.prompt or "", essay_a=request.essay_a or "", essay_b=request.essay_b or ""
-        )
-    return Call(
-        request_id=request.request_id,
-        attempt=number,
-        model=task.decision.model,
-        messages=question.messages,
-        parameters=request.parameters,
-        response_schema=question.response_schema,
-        response_schema_name=question.schema_name,
-        stream=request.stream,
-        comparison=comparison,
-        metadata=dict(request.metadata),
-    )
+def _lost_attempt(summary: Summary, lost: LostCall) -> Attempt:
+    return results.lost_attempt(summary, number=lost.attempt, owner=lost.owner, started_ms=lost.started_ms)
 
 
 async def _ignore(_text: str) -> None:

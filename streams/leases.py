@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import structlog
 
-from connectors.state.base import Lease, StateStore, StateUnavailableError
+from connectors.state.base import ClaimStore, Lease, StateUnavailableError
+from schemas.request import LLMRequest
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -20,14 +21,16 @@ class Interruption(StrEnum):
     """Why a call was ended from outside."""
 
     LEASE_LOST = auto()
+    CANCELLED = auto()
     SHUTDOWN = auto()
 
 
 class HeldLease:
-    """A lease in use. `interrupt` ends the call that `run` is waiting for, and nothing else."""
+    """A lease in use, and the request it is for. `interrupt` ends the call that `run` waits for, and nothing else."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, request: LLMRequest) -> None:
         self.lease = lease
+        self.request = request
         self.interruption: Interruption | None = None
         self._scope: asyncio.Timeout | None = None
 
@@ -60,7 +63,7 @@ class HeldLease:
 class LeaseKeeper:
     """Renews all leases of a process in one step, a few times per lease length."""
 
-    def __init__(self, state: StateStore, *, lease_seconds: float) -> None:
+    def __init__(self, state: ClaimStore, *, lease_seconds: float) -> None:
         self._state = state
         self._lease_ms = int(lease_seconds * 1000)
         self._interval_seconds = lease_seconds / RENEWALS_PER_LEASE
@@ -81,10 +84,10 @@ class LeaseKeeper:
             await asyncio.wait([self._task])
 
     @asynccontextmanager
-    async def hold(self, lease: Lease) -> AsyncIterator[HeldLease]:
+    async def hold(self, lease: Lease, request: LLMRequest) -> AsyncIterator[HeldLease]:
         """Keeps the lease alive for the length of the block."""
         key = (lease.request_id, lease.fence)
-        held = self._held[key] = HeldLease(lease)
+        held = self._held[key] = HeldLease(lease, request)
         try:
             yield held
         finally:
@@ -97,6 +100,13 @@ class LeaseKeeper:
             held.interrupt(reason)
         return len(self._held)
 
+    def cancel(self, wanted: Callable[[LLMRequest], bool]) -> int:
+        """Ends the calls of these requests. Returns how many that were."""
+        cancelled = [held for held in self._held.values() if wanted(held.request)]
+        for held in cancelled:
+            held.interrupt(Interruption.CANCELLED)
+        return len(cancelled)
+
     async def _renew_forever(self) -> None:
         while True:
             await asyncio.sleep(self._interval_seconds)
@@ -104,15 +114,20 @@ class LeaseKeeper:
             if not leases:
                 continue
             try:
-                lost = await self._state.renew(leases, lease_ms=self._lease_ms)
+                renewal = await self._state.renew(leases, lease_ms=self._lease_ms)
             except StateUnavailableError as error:
                 log.warning("leases_not_renewed", count=len(leases), error=str(error))
                 continue
             except Exception:
                 log.exception("leases_not_renewed", count=len(leases))
                 continue
-            for lease in lost:
-                held_lease = self._held.get((lease.request_id, lease.fence))
-                if held_lease is not None:
-                    log.warning("lease_lost", request_id=lease.request_id, attempt=lease.attempt)
-                    held_lease.interrupt(Interruption.LEASE_LOST)
+            for lease in renewal.lost:
+                log.warning("lease_lost", request_id=lease.request_id, attempt=lease.attempt)
+                self._interrupt(lease, Interruption.LEASE_LOST)
+            for lease in renewal.cancelled:
+                self._interrupt(lease, Interruption.CANCELLED)
+
+    def _interrupt(self, lease: Lease, reason: Interruption) -> None:
+        held = self._held.get((lease.request_id, lease.fence))
+        if held is not None:
+            held.interrupt(reason)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from connectors.kafka.producer import Outgoing
 from schemas import Attempt, Delta, LaneTask, LLMResult, StatusEvent
@@ -40,24 +41,39 @@ class RecordWriter:
         )
 
     def task(self, task: LaneTask, trace: Sequence[Header]) -> Outgoing:
+        """A task for its lane."""
+        topic = self.topics.lane(task.decision.provider, task.request.priority)
+        return self._task(task, topic, self._task_headers(task, trace))
+
+    def delayed_task(self, task: LaneTask, delay_seconds: int, trace: Sequence[Header]) -> Outgoing:
+        """A task for a delay topic, with the headers that Spring's retry topics have."""
+        if task.not_before is None:
+            raise ValueError("a task without not_before has nothing to wait for")
+        waits: list[Header] = [
+            ("retry_topic-attempts", str(len(task.history)).encode()),
+            ("retry_topic-backoff-timestamp", _epoch_ms(task.not_before)),
+            ("retry_topic-original-timestamp", _epoch_ms(task.queued_at)),
+        ]
+        return self._task(task, self.topics.retry(delay_seconds), [*self._task_headers(task, trace), *waits])
+
+    def _task(self, task: LaneTask, topic: str, headers: list[Header]) -> Outgoing:
+        key = task.request.request_id.encode()
+        return Outgoing(topic=topic, key=key, value=self.codec.encode(task), headers=headers)
+
+    def _task_headers(self, task: LaneTask, trace: Sequence[Header]) -> list[Header]:
         request = task.request
-        return Outgoing(
-            topic=self.topics.lane(task.decision.provider, task.request.priority),
-            key=request.request_id.encode(),
-            value=self.codec.encode(task),
-            headers=cloud_event(
-                type="sluice.LaneTask",
-                source=self.source,
-                key=request.request_id,
-                time=task.queued_at,
-                correlation_id=request.correlation_id,
-                causation_id=event_id(request.request_id, task.state_version),
-                sequence=task.state_version,
-                expiry_time=task.deadline_at,
-                tenant_id=request.tenant_id,
-                model=task.decision.model,
-                trace=trace,
-            ),
+        return cloud_event(
+            type="sluice.LaneTask",
+            source=self.source,
+            key=request.request_id,
+            time=task.queued_at,
+            correlation_id=request.correlation_id,
+            causation_id=event_id(request.request_id, task.state_version),
+            sequence=task.state_version,
+            expiry_time=task.deadline_at,
+            tenant_id=request.tenant_id,
+            model=task.decision.model,
+            trace=trace,
         )
 
     def result(self, result: LLMResult, trace: Sequence[Header], *, topic: str | None = None) -> Outgoing:
@@ -74,6 +90,7 @@ class RecordWriter:
                 correlation_id=result.correlation_id,
                 causation_id=event_id(result.request_id, result.state_version),
                 sequence=result.state_version,
+                state=result.status,
                 trace=trace,
             ),
         )
@@ -108,7 +125,14 @@ class RecordWriter:
         )
 
     def dead_letter(
-        self, delivery: Delivery, problem: Problem, *, request_id: str | None, tenant_id: str | None
+        self,
+        delivery: Delivery,
+        problem: Problem,
+        *,
+        request_id: str | None,
+        tenant_id: str | None,
+        result: LLMResult | None = None,
+        redrive_count: int = 0,
     ) -> Outgoing:
         """The record byte for byte, with what went wrong in headers of its own."""
         letter = DeadLetter(
@@ -121,6 +145,11 @@ class RecordWriter:
             original_partition=delivery.partition,
             original_offset=delivery.offset,
             original_timestamp=delivery.timestamp,
+            redrive_count=redrive_count,
+            state_version=result.state_version if result else 0,
+            attempt=result.attempts[-1].attempt if result and result.attempts else 0,
+            provider=result.provider if result else None,
+            model=result.model if result else None,
             size_bytes=len(delivery.value),
         )
         return Outgoing(
@@ -129,3 +158,7 @@ class RecordWriter:
             value=None if delivery.is_null else delivery.value,
             headers=dead_letter_headers(letter, delivery.headers),
         )
+
+
+def _epoch_ms(moment: datetime) -> bytes:
+    return str(int(moment.timestamp() * 1000)).encode()

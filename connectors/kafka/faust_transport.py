@@ -5,12 +5,16 @@ What is replaced, and why (paths in faust-streaming 0.15.3):
 - what may be committed: `transport/consumer.py` `_new_offset` skips offsets in flight (their issue 606);
 - a commit before the bookkeeping is dropped on revoke; there it is dropped first, and done work is repeated;
 - the thread of the consumer: see `InLoopConsumer`;
+- what stops reading: there a full buffer of one topic stops all topics; see `ReadAhead`;
 - a failed commit: there it moves the committed offset all the same, or crashes the worker;
 - connection options: one dict for all Kafka clients of the process, in place of Faust's own credentials;
 - the producer: all sending goes through `connectors.kafka.producer`, so Faust's never connects.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import aiokafka
@@ -32,6 +36,52 @@ FETCH_MAX_WAIT_MS = 100
 
 
 COORDINATOR_CHECK_SECONDS = 1.0
+CLOCKS_DIFFER_SECONDS = 5.0
+"""By how much the clocks of two hosts may differ: the writer's, and ours."""
+HELD_POLL_SECONDS = 0.1
+"""How long a fetch may last while a topic is held: it does not see that there is room again."""
+
+MAX_UNTAKEN_RECORDS = 400
+MAX_UNTAKEN_BYTES = 8 * 1024 * 1024
+"""Of a topic, per process, read and not yet taken by its agent. One poll may go over it."""
+
+
+class ReadAhead:
+    """What was read of each topic and not taken yet by its agent. A topic that is full is left out of the next poll.
+
+    Faust stops a partition at four fifths of its agent's buffer, finds the others out one by one, and waits with its
+    only drain loop where a poll overflows the buffer: then no topic is read at all. Its own pause loses records.
+    """
+
+    def __init__(self, *, max_records: int = MAX_UNTAKEN_RECORDS, max_bytes: int = MAX_UNTAKEN_BYTES) -> None:
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._untaken: dict[str, dict[Message, int]] = {}
+        self._bytes: dict[str, int] = {}
+        self.room = asyncio.Event()
+        """Set whenever something was taken."""
+
+    def is_full(self, topic: str) -> bool:
+        return len(self._untaken.get(topic, ())) >= self._max_records or self._bytes.get(topic, 0) >= self._max_bytes
+
+    def read(self, message: Message) -> None:
+        size = len(message.value or b"")
+        self._untaken.setdefault(message.topic, {})[message] = size
+        self._bytes[message.topic] = self._bytes.get(message.topic, 0) + size
+
+    def taken(self, message: Message) -> None:
+        """Says nothing of a message that was forgotten meanwhile."""
+        size = self._untaken.get(message.topic, {}).pop(message, None)
+        if size is not None:
+            self._bytes[message.topic] -= size
+            self.room.set()
+
+    def forget(self, topics: Iterable[str]) -> None:
+        """Faust has emptied the buffers of these topics, as it does for all when partitions are revoked."""
+        for topic in topics:
+            self._untaken.pop(topic, None)
+            self._bytes.pop(topic, None)
+        self.room.set()
 
 
 class SafeConsumer(driver.Consumer):
@@ -41,6 +91,8 @@ class SafeConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.ledger: OffsetLedger[TP] = OffsetLedger()
+        self.read_ahead = ReadAhead()
+        self.owned_since: dict[TP, float] = {}
         self.has_joined = False
         super().__init__(*args, **kwargs)
 
@@ -53,7 +105,31 @@ class SafeConsumer(driver.Consumer):
             # Faust's drain loop drops what it has read already; such a record is in the ledger from before.
             if read_offset is None or message.offset >= read_offset:
                 self.ledger.delivered(tp, message.offset, message)
+                self.read_ahead.read(message)
             yield tp, message
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - see above
+        active = active_partitions or set()
+        held = {topic for topic in {tp.topic for tp in active} if self.read_ahead.is_full(topic)}
+        if not held:
+            return await super()._getmany(active_partitions, timeout)
+        readable = {tp for tp in active if tp.topic not in held}
+        if readable:
+            return await super()._getmany(readable, min(timeout, HELD_POLL_SECONDS))
+        # Not an empty set: aiokafka takes that for all partitions.
+        self.read_ahead.room.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.read_ahead.room.wait(), timeout)
+        return {}
+
+    def backlog(self) -> int:
+        """Records of the partitions that are assigned and not committed, as far as the last fetch told."""
+        count = 0
+        for tp in self.assignment():
+            end, done = self.highwater(tp), self._committed_offset.get(tp)
+            if end is not None:
+                count += max(0, end - (done or 0))
+        return count
 
     def ack(self, message: Message) -> bool:
         message.acked = True
@@ -66,10 +142,15 @@ class SafeConsumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await self._commit_ledger(self.ledger.committable(revoked))
         self.ledger.forget(revoked)
+        self.read_ahead.forget({tp.topic for tp in revoked})
+        if self.transport.on_revoked is not None:
+            self.transport.on_revoked(revoked)
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.ledger.forget(assigned)
+        self.read_ahead.forget({tp.topic for tp in assigned})
+        self.owned_since = dict.fromkeys(assigned, time.time())
         await super().on_partitions_assigned(assigned, generation_id)
         self.has_joined = True
 
@@ -177,14 +258,37 @@ class IdleProducer(driver.Producer):
 
 
 class SafeTransport(driver.Transport):
-    """Give it to a Faust application: `app.transport = app.producer_transport = SafeTransport(app, options)`."""
+    """Give it to a Faust application: `app.transport = app.producer_transport = SafeTransport(app, options)`.
+
+    `on_revoked` is called with the partitions that are given up, after what is done of them was committed, and before
+    they can be delivered again. Faust's rebalances are eager: they are all that this process has.
+    """
 
     Consumer = SafeConsumer
     Producer = IdleProducer
 
-    def __init__(self, app: AppT, client_options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, app: AppT, client_options: Mapping[str, Any], *, on_revoked: Callable[[set[TP]], None] | None = None
+    ) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.client_options = dict(client_options)
+        self.on_revoked = on_revoked
+
+
+def taken(app: AppT, message: Message) -> None:
+    """To be called by an agent that is done with handing a record on, so that more of its topic is read."""
+    cast("SafeConsumer", app.consumer).read_ahead.taken(message)
+
+
+def is_surely_new(app: AppT, message: Message) -> bool:
+    """Whether the record was written after this process got its partition, so that nobody else has had it."""
+    since = cast("SafeConsumer", app.consumer).owned_since.get(message.tp)
+    return since is not None and message.timestamp > since + CLOCKS_DIFFER_SECONDS
+
+
+def backlog(app: AppT) -> int:
+    """Records of this process's partitions that are not committed, as far as the last fetch told."""
+    return cast("SafeConsumer", app.consumer).backlog()
 
 
 def is_member(app: AppT) -> bool:

@@ -61,12 +61,15 @@ class TopicReader:
             await self._seek_to_time(partitions, self._start)
 
     async def _seek_to_time(self, partitions: list[TopicPartition], moment: datetime) -> None:
+        for partition, offset in (await self._offsets_at(partitions, moment)).items():
+            self._consumer.seek(partition, offset)
+
+    async def _offsets_at(self, partitions: list[TopicPartition], moment: datetime) -> dict[TopicPartition, int]:
+        # The ends come first: what is written between the two look-ups is then found by its time.
+        ends = await self._consumer.end_offsets(partitions)
         milliseconds = int(moment.timestamp() * 1000)
         found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, milliseconds))
-        ends = await self._consumer.end_offsets(partitions)
-        for partition in partitions:
-            position = found.get(partition)
-            self._consumer.seek(partition, position.offset if position else ends[partition])
+        return {partition: at.offset if (at := found.get(partition)) else ends[partition] for partition in partitions}
 
     async def __aiter__(self) -> AsyncIterator[ConsumerRecord]:
         while True:
@@ -78,14 +81,23 @@ class TopicReader:
         batches = await self._consumer.getmany(timeout_ms=timeout_ms)
         return [record for records in batches.values() for record in records]
 
+    async def offsets_at(self, moment: datetime) -> dict[TopicPartition, int]:
+        """Of each partition the first record with this timestamp or a later one; its end where there is none."""
+        return await self._offsets_at(list(self._consumer.assignment()), moment)
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """Of each partition the offset of its next record, as it is now."""
+        return dict(await self._consumer.end_offsets(list(self._consumer.assignment())))
+
+    async def up_to(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[list[ConsumerRecord]]:
+        """Everything before these offsets, in batches as they come."""
+        while any([await self._consumer.position(partition) < end for partition, end in ends.items()]):
+            batch = await self.some(timeout_ms=200)
+            yield [record for record in batch if record.offset < ends[TopicPartition(record.topic, record.partition)]]
+
     async def rest(self) -> list[ConsumerRecord]:
         """Everything up to the end as it is now."""
-        partitions = list(self._consumer.assignment())
-        ends = await self._consumer.end_offsets(partitions)
-        records: list[ConsumerRecord] = []
-        while any([await self._consumer.position(part) < ends[part] for part in partitions]):
-            records.extend(await self.some(timeout_ms=200))
-        return records
+        return [record async for batch in self.up_to(await self.ends()) for record in batch]
 
 
 async def partitions_of(client_options: Mapping[str, Any], topics: Sequence[str]) -> list[TopicPartition]:

@@ -38,10 +38,10 @@ class GoogleClient(httpx2.AsyncClient):
         # The base transport refuses to send: nothing gets past `send` below.
         super().__init__(transport=httpx2.AsyncBaseTransport(), trust_env=False)
         self._shared = shared
-        self._timeouts = timeouts
+        self._timeouts = {streamed: sdk_timeout(timeouts, streamed=streamed).as_dict() for streamed in (False, True)}
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **_defaults: Any) -> httpx2.Response:
-        request.extensions["timeout"] = sdk_timeout(self._timeouts, streamed=stream).as_dict()
+        request.extensions["timeout"] = self._timeouts[stream]
         response = await self._shared.send(request, stream=stream)
         on_response = _on_response.get()
         if on_response is not None:

@@ -33,6 +33,9 @@ from schemas.vocabulary import FailureCategory, Role
 
 _MODEL = re.compile(r"(?:(?:models|tunedModels)/)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
+_NOTHING_BY_ITSELF = types.GenerateContentConfig(
+    automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True), automatic_continuation=False
+)
 
 
 class Gemini:
@@ -161,7 +164,16 @@ def _parameters(call: Call) -> dict[str, Any]:
     """The arguments of a call. System messages, wherever they stand, are the instruction."""
     given = call.parameters
     system = [types.Part(text=message.content) for message in call.messages if message.role is Role.SYSTEM]
-    schema = {} if call.response_schema is None else {"response_mime_type": "application/json"}
+    settings = {
+        "system_instruction": types.Content(parts=system) if system else None,
+        "temperature": given.temperature,
+        "top_p": given.top_p,
+        "max_output_tokens": given.max_tokens,
+        "stop_sequences": given.stop or None,
+        "seed": given.seed,
+        "response_mime_type": None if call.response_schema is None else "application/json",
+        "response_json_schema": call.response_schema,
+    }
     return {
         "model": call.model,
         # Not the SDK's objects, which it takes twice as long to check.
@@ -170,17 +182,9 @@ def _parameters(call: Call) -> dict[str, Any]:
             for message in call.messages
             if message.role in _ROLES
         ],
-        "config": types.GenerateContentConfig(
-            system_instruction=types.Content(parts=system) if system else None,
-            temperature=given.temperature,
-            top_p=given.top_p,
-            max_output_tokens=given.max_tokens,
-            stop_sequences=given.stop or None,
-            seed=given.seed,
-            response_json_schema=call.response_schema,
-            automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-            automatic_continuation=False,
-            **schema,
+        # A copy is not checked again: all of this was, on its way here.
+        "config": _NOTHING_BY_ITSELF.model_copy(
+            update={name: value for name, value in settings.items() if value is not None}
         ),
     }
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from policy.catalogue import ModelPattern
+from policy.rules import ModelPattern
 
 TokenLimitParameter = Literal["max_completion_tokens", "max_tokens"]
 

@@ -7,10 +7,11 @@ Every step may be repeated by the one who made it, with the same arguments: a re
 harm. So after `StateUnavailableError` the step is simply made again.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
 
 
@@ -23,14 +24,34 @@ class StateUnavailableError(Exception):
         self.reason = reason
 
 
+FAR_FUTURE_MS = 2**53
+"""Milliseconds, beyond any date and still exact as a number of Lua."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrival:
-    """A request as intake meets it. `origin` names its record (`topic-partition-offset`)."""
+    """A request as intake meets it. `origin` names its record (`topic-partition-offset`).
+
+    `summary` is what the store keeps for whoever ends the request from outside of a lane. `recorded_ms` says when
+    the record was written, `submitted_ms` when its sender says that it was. By tenant and correlation id it may have
+    been cancelled before it came.
+    """
 
     request_id: str
     origin: str
     size_bytes: int
     deadline_ms: int
+    summary: bytes = b""
+    recorded_ms: int = FAR_FUTURE_MS
+    submitted_ms: int = FAR_FUTURE_MS
+    tenant_id: str = ""
+    correlation_id: str = ""
+    redrive: Redrive | None = None
+
+    @property
+    def sent_ms(self) -> int:
+        """When this life was asked for: a cancellation from before does not concern it."""
+        return self.recorded_ms if self.redrive else self.submitted_ms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +69,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """New, or the same record again before anyone claimed it: publish it (again) as QUEUED at this version."""
+    """New, or the same record again before anyone claimed it: publish it (again) as QUEUED at this version.
+
+    `attempt` is the number of its first call. `cancelled`: somebody called it off before it came.
+    """
 
     version: int
+    attempt: int = 1
     repeated: bool = False
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +122,43 @@ class Lease:
     """The right to make attempt number `attempt` and to settle, once claimed and until somebody else claims.
 
     `fence` grows with each claim, also across a store that lost its data: it starts from the clock's microseconds.
+    `is_own`: the worker gave it to itself while the store was away.
     """
 
     request_id: str
     fence: int
     attempt: int
     version: int
+    is_own: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskRef:
+    """The lane task for which a claim is made: a task that was moved on since, or is newer than the store, shows.
+
+    `is_doubtful`: another worker may have had it. Where the store is away, that decides who may call.
+    """
+
+    version: int
+    attempt: int
+    size_bytes: int
+    deadline_ms: int
+    is_doubtful: bool = False
+    may_be_called_in_doubt: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claimed:
     """Go on with `lease`.
 
-    `lost_calls` are all that were lost in this request's life so far. With `history_missing` the store does not know
-    the beginning of this life: there may be more.
+    `lost_calls` are all that were lost since the task was put on its lane. With `history_missing` the store does not
+    know the beginning of this life: there may be more. `cancelled`: no call is wanted any more.
     """
 
     lease: Lease
     lost_calls: tuple[LostCall, ...] = ()
     history_missing: bool = False
+    cancelled: bool = False
 
     @property
     def newly_lost(self) -> bool:
@@ -129,40 +173,85 @@ class Busy:
     retry_after_ms: int
 
 
-Claim = Claimed | Busy | Settled
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The task was moved on already, by a step whose records may not be in Kafka: publish them (again)."""
+
+    state: State
+    version: int
+    summary: bytes
 
 
-class StateStore(Protocol):
-    """All methods raise `StateUnavailableError` when the store is away."""
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A later task of the same request is in Kafka. This one has nothing more to cause."""
 
-    async def admit(self, arrival: Arrival, limits: Limits) -> Admission:
-        """Remembers a request once, counts it, and notes its deadline.
 
-        `Settled`: this very record was refused before; its end may not be published yet.
-        """
-        ...
+Claim = Claimed | Busy | Settled | Moved | Stale
+Requeued = Moved | Stale | Settled
 
-    async def refuse(self, arrival: Arrival, state: State, outcome: bytes) -> Admission:
-        """Remembers a request that ends at the door (REJECTED, EXPIRED) with its outcome, without counting it.
 
-        `Settled` is the end to publish: this one, or the one that the same record met before. `Admitted`: the same
-        record was admitted before, and cannot be refused any more; it goes on, or is ended by claim and settle.
-        The version of an end at the door is 1.
-        """
-        ...
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewal:
+    """Leases that were lost, and leases of requests that were cancelled meanwhile."""
 
-    async def claim(self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None) -> Claim:
+    lost: tuple[Lease, ...] = ()
+    cancelled: tuple[Lease, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What the store knows of a request, for those who end requests from outside of a lane.
+
+    `held_ms`: for how long somebody may still be calling. `running` is the call of a claim, if there is one.
+    """
+
+    request_id: str
+    state: State
+    version: int
+    summary: bytes
+    held_ms: int = 0
+    running: LostCall | None = None
+    lost_calls: tuple[LostCall, ...] = ()
+    outcome: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An end as it stands in the results topic."""
+
+    request_id: str
+    state: State
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancellation:
+    """Names requests by id, tenant or correlation id; where several are given, all must fit."""
+
+    request_id: str = ""
+    tenant_id: str = ""
+    correlation_id: str = ""
+    issued_ms: int
+
+
+class ClaimStore(Protocol):
+    """What a lane asks for its calls. All methods raise `StateUnavailableError` when the store is away."""
+
+    async def claim(
+        self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None, task: TaskRef | None = None
+    ) -> Claim:
         """Takes the lease if nobody has it, and moves the request to PROCESSING.
 
         A lease that ended without an outcome counts as a lost call, and the new attempt's number is one higher.
-        A request that the store does not know is created, with `history_missing`.
+        A request that the store does not know, or only knows from before `task`, is created, with `history_missing`.
         `token` is made up by the caller for this one claim (a uuid): when the claim is repeated because its reply
         was lost, the same lease comes back. Without it the claim waits for that lease to end, as a lost call.
         """
         ...
 
-    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
-        """Prolongs leases, and returns those that were lost (to another claim, to an end, or given back)."""
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
+        """Prolongs leases. Lost are those that went to another claim, to an end, or were given back."""
         ...
 
     async def release(self, lease: Lease, *, called: bool) -> None:
@@ -170,19 +259,90 @@ class StateStore(Protocol):
         ...
 
     async def settle(self, lease: Lease, state: State, outcome: bytes) -> Settled | None:
-        """Moves the request to a terminal state and keeps the outcome until it is published.
+        """Moves the request to a terminal state and keeps the outcome until it is confirmed.
 
         Exactly one caller wins and gets None. Others get how it ended, or what stands in their way: a `Settled`
         whose state is not terminal says that another claim holds the lease now, or that it was given back.
         """
         ...
 
-    async def published(self, request_ids: Sequence[str]) -> None:
-        """The outcomes of these requests are in Kafka: they need not be kept."""
+    async def reschedule(
+        self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
+    ) -> Settled | None:
+        """Ends the claim of task `task_version` with another try to come: RETRY_SCHEDULED, or QUEUED elsewhere.
+
+        The version is then one above the lease's, and the next task carries it. Replies are those of `settle`.
+        """
+        ...
+
+
+class StateStore(ClaimStore, Protocol):
+    """Everything that is asked of the shared state."""
+
+    async def admit(self, arrival: Arrival, limits: Limits) -> Admission:
+        """Remembers a request once, counts it, and notes its deadline. A redriven one begins another life.
+
+        `Settled`: this very record was refused before; its end may not be published yet.
+        A request whose record is older than the store itself, and that is not known here, is in doubt: its claim
+        will say `history_missing`.
+        """
+        ...
+
+    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Admission:
+        """Remembers a request that ends at the door (REJECTED, EXPIRED) with its outcome, without counting it.
+
+        `Settled` is the end to publish: this one, or the one that the same record met before. `Admitted`: the same
+        record was admitted before, and cannot be refused any more; it goes on, or is ended by claim and settle.
+        """
+        ...
+
+    async def requeue(
+        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
+    ) -> Requeued:
+        """The wait of task `task_version` is over: QUEUED. `Moved` tells the version of the task to publish."""
+        ...
+
+    async def end(self, seen: Known, state: State, outcome: bytes) -> Settled | None:
+        """Ends a request that nobody holds, from outside of a lane. Replies are those of `settle`.
+
+        It fails where the request has changed since it was seen.
+        """
+        ...
+
+    async def overdue(self, *, limit: int) -> list[str]:
+        """Ids of requests past their deadline and not known to have ended, of every shard, up to `limit` of each."""
+        ...
+
+    async def look(self, request_ids: Sequence[str]) -> list[Known]:
+        """What is known of these requests. Those that are not known are left out."""
+        ...
+
+    def counted(self) -> AsyncIterator[list[str]]:
+        """Ids of all that is admitted and not ended, in batches. What comes or goes meanwhile may be left out."""
+        ...
+
+    async def cancel(self, request_ids: Sequence[str]) -> None:
+        """Marks requests as cancelled: their holders hear of it at the next renewal, others at their claim."""
+        ...
+
+    async def forbid(self, cancellation: Cancellation) -> None:
+        """Notes a cancellation for requests that are still on their way to `admit`."""
+        ...
+
+    async def confirm(self, ends: Sequence[Ended]) -> None:
+        """These ends are in Kafka: their outcomes need not be kept. One that was not known here is noted."""
         ...
 
     async def outstanding(self) -> tuple[int, int]:
         """Requests and bytes admitted and not yet ended."""
+        ...
+
+    async def is_restored(self) -> bool:
+        """Whether what this store lost at its birth has been read back from Kafka (`restored`)."""
+        ...
+
+    async def restored(self) -> None:
+        """The ends that Kafka holds are confirmed again."""
         ...
 
     async def close(self) -> None: ...

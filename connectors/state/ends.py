@@ -1,4 +1,4 @@
-"""Which ends are possible from where, asked of `policy.lifecycle`."""
+"""Which steps lead to a state, asked of `policy.lifecycle`."""
 
 from functools import cache
 
@@ -16,8 +16,16 @@ def ending_step(state: State | None, end: State) -> Step:
     raise IllegalEndError(state, end)
 
 
+def moving_step(state: State, following: State) -> Step:
+    """The step by which a lane hands a request on: to a later call, or to another lane. Raises `IllegalEndError`."""
+    step = {State.RETRY_SCHEDULED: Step.RETRY, State.QUEUED: Step.FAIL_OVER}.get(following)
+    if step is None or step not in possible_steps(Standing(state, 1)):
+        raise IllegalEndError(state, following)
+    return step
+
+
 class IllegalEndError(ValueError):
-    """A request in this state cannot end so."""
+    """A request cannot go from this state to that one."""
 
     def __init__(self, state: State | None, end: State) -> None:
         super().__init__(f"a request cannot go from {state or 'nothing'} to {end}")

@@ -3,6 +3,10 @@
     {<prefix>:<namespace>:<shard>}:request:<id>   hash: one request, see `lua/`; expires by itself
     {<prefix>:<namespace>:<shard>}:deadlines      sorted set: `<size in bytes>:<id>` of all that is counted, by deadline
     {<prefix>:<namespace>:<shard>}:load           hash: bytes counted, and whether admission is closed
+    {<prefix>:<namespace>:<shard>}:born           when this store began to know of requests; 0: there was none before
+    {<prefix>:<namespace>:<shard>}:restored       the birth after which ends were last read back from Kafka
+    {<prefix>:<namespace>:<shard>}:cancels        sorted set: cancellations of what has not come yet, by time
+    {<prefix>:<namespace>:<shard>}:shared:<name>  hash: a value that workers share, and who wrote it; expires by itself
 
 The braces are a hash tag: Redis Cluster keeps all keys of a shard on one node, so that a script may touch them
 together. A deployment that grows past one node needs more shards; changing their number later makes the store forget
@@ -20,7 +24,10 @@ class KeyLayout:
         self.shards = shards
         tags = [f"{{{prefix}:{namespace}:{shard}}}" for shard in range(shards)]
         self._request_prefixes = [f"{tag}:request:" for tag in tags]
+        self._shared_prefixes = [f"{tag}:shared:" for tag in tags]
         self._counts = [(f"{tag}:load", f"{tag}:deadlines") for tag in tags]
+        self._births = [(f"{tag}:born", f"{tag}:restored") for tag in tags]
+        self._cancels = [f"{tag}:cancels" for tag in tags]
 
     def shard(self, request_id: str) -> int:
         return crc32(request_id.encode()) % self.shards if self.shards > 1 else 0
@@ -28,10 +35,28 @@ class KeyLayout:
     def request(self, request_id: str) -> str:
         return self._request_prefixes[self.shard(request_id)] + request_id
 
+    def shared(self, name: str) -> str:
+        """The key of a value of `shared_values`."""
+        return self._shared_prefixes[self.shard(name)] + name
+
     def counted_request(self, request_id: str) -> tuple[str, str, str]:
         """The request's key, and its shard's load and deadlines."""
         shard = self.shard(request_id)
         return (self._request_prefixes[shard] + request_id, *self._counts[shard])
+
+    def arriving_request(self, request_id: str) -> tuple[str, str, str, str, str]:
+        """The request's key, and its shard's load, deadlines, birth and cancellations."""
+        shard = self.shard(request_id)
+        counts, (born, _) = self._counts[shard], self._births[shard]
+        return (self._request_prefixes[shard] + request_id, *counts, born, self._cancels[shard])
+
+    def births(self) -> list[tuple[str, str]]:
+        """Birth, and birth that was restored, of each shard."""
+        return self._births
+
+    def cancels(self) -> list[str]:
+        """Cancellations of each shard."""
+        return self._cancels
 
     def counts(self) -> list[tuple[str, str]]:
         """Load and deadlines of each shard."""

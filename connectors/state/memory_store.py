@@ -4,83 +4,56 @@ Each step is the twin of a script in `lua/`; states and versions come from `poli
 """
 
 import heapq
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from connectors.state.base import (
     Admission,
     Admitted,
     Arrival,
     Busy,
+    Cancellation,
     Claim,
-    Claimed,
-    Duplicate,
+    Ended,
     Full,
+    Known,
     Lease,
     Limits,
-    LostCall,
+    Renewal,
+    Requeued,
     Settled,
+    Stale,
+    TaskRef,
 )
-from connectors.state.ends import ending_step
+from connectors.state.defaults import ANY_TASK, FIRST_LIFE
+from connectors.state.ends import ending_step, moving_step
+from connectors.state.memory_request import MemoryRequest
 from connectors.state.watermarks import Watermarks
-from policy.lifecycle import Standing, Step, advance
+from policy.lifecycle import Standing, Step
 from schemas.vocabulary import State
 
 
-@dataclass(kw_only=True, slots=True)
-class _Hold:
-    """Who holds a lease. `until_ms` is 0 once it was given back."""
-
-    owner: str
-    token: str | None
-    started_ms: int
-    until_ms: int
-
-
-@dataclass(kw_only=True, slots=True)
-class _Request:
-    """What is known of one request."""
-
-    standing: Standing
-    expires_ms: int
-    origin: str | None = None
-    deadline_ms: int = 0
-    fence: int | None = None
-    attempt: int = 1
-    hold: _Hold | None = None
-    lost_calls: list[LostCall] = field(default_factory=list)
-    outcome: bytes | None = None
-
-    @property
-    def state(self) -> State:
-        return self.standing.state
-
-    def step(self, step: Step) -> None:
-        self.standing = advance(self.standing, step)
-
-    def is_held_by(self, lease: Lease) -> bool:
-        """Whether nobody claimed after this lease, even if it has lapsed."""
-        return self.hold is not None and self.hold.until_ms > 0 and self.fence == lease.fence
-
-    def settled(self) -> Settled:
-        return Settled(self.standing.state, self.standing.version, self.outcome)
-
-
 class MemoryStateStore:
-    """Implements `base.StateStore`."""
+    """Implements `base.StateStore`. `born_ms`: records older than this are in doubt, as after a loss of all data."""
 
-    def __init__(self, now_ms: Callable[[], int], *, retention_seconds: float = 86_400) -> None:
+    def __init__(self, now_ms: Callable[[], int], *, retention_seconds: float = 86_400, born_ms: int = 0) -> None:
         self._now_ms = now_ms
         self._retention_ms = int(retention_seconds * 1000)
-        self._requests: dict[str, _Request] = {}
+        self._born_ms = born_ms
+        self._restored_ms = 0
+        self._requests: dict[str, MemoryRequest] = {}
         self._expiries: list[tuple[int, str]] = []
-        self._counted_bytes: dict[str, int] = {}
+        self._counted: dict[str, int] = {}
+        """Bytes by id."""
+        self._due: dict[str, int] = {}
+        """Deadline by id, of what is counted."""
+        self._cancellations: dict[tuple[str, str, str], int] = {}
+        """When they were issued, by request id, tenant and correlation id."""
         self._is_closed = False
 
     async def admit(self, arrival: Arrival, limits: Limits) -> Admission:
         known = self._find(arrival.request_id)
-        if known is not None:
-            return _seen_before(known, arrival)
+        if known is not None and not known.begins_again_with(arrival):
+            return known.seen_before(arrival)
         requests, size_bytes = await self.outstanding()
         self._is_closed = Watermarks.of(limits).closed(
             was_closed=self._is_closed, requests=requests, size_bytes=size_bytes
@@ -88,68 +61,81 @@ class MemoryStateStore:
         if self._is_closed:
             return Full(requests, size_bytes)
         deadline_ms = max(arrival.deadline_ms, self._now_ms())
-        request = _Request(
-            standing=advance(None, Step.ADMIT),
+        redrive = arrival.redrive or FIRST_LIFE
+        version = max(known.standing.version if known else 0, redrive.state_version) + 1
+        request = MemoryRequest(
+            standing=Standing(State.QUEUED, version),
             expires_ms=deadline_ms + self._retention_ms,
             origin=arrival.origin,
+            size_bytes=arrival.size_bytes,
             deadline_ms=deadline_ms,
+            attempt=max(known.attempt if known else 0, redrive.attempt) + 1,
+            redrives=redrive.count,
+            task_version=version,
+            summary=arrival.summary,
+            in_doubt=arrival.recorded_ms <= self._born_ms,
+            is_cancelled=self._was_cancelled(arrival),
         )
         self._keep(arrival.request_id, request)
-        self._counted_bytes[arrival.request_id] = arrival.size_bytes
-        return Admitted(request.standing.version)
+        self._count(arrival.request_id, arrival.size_bytes, deadline_ms)
+        return Admitted(request.standing.version, attempt=request.attempt, cancelled=request.is_cancelled)
 
-    async def refuse(self, arrival: Arrival, state: State, outcome: bytes) -> Admission:
-        step = ending_step(None, state)
+    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Admission:
+        ending_step(None, state)
         known = self._find(arrival.request_id)
-        if known is not None:
-            return _seen_before(known, arrival)
-        request = _Request(
-            standing=advance(None, step),
+        if known is not None and not known.begins_again_with(arrival):
+            return known.seen_before(arrival)
+        request = MemoryRequest(
+            standing=Standing(state, max(version, known.standing.version + 1 if known else 1)),
             expires_ms=self._now_ms() + self._retention_ms,
             origin=arrival.origin,
+            size_bytes=known.size_bytes if known else None,
+            attempt=known.attempt if known else 0,
+            redrives=(arrival.redrive or FIRST_LIFE).count,
             outcome=outcome,
         )
         self._keep(arrival.request_id, request)
         return request.settled()
 
-    async def claim(self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None) -> Claim:
+    async def claim(
+        self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None, task: TaskRef | None = None
+    ) -> Claim:
         now_ms = self._now_ms()
+        task = task or ANY_TASK
         request = self._find(request_id)
-        if request is None:
-            # It had a life once. Versions from the clock are above any that it was given then.
-            request = _Request(standing=Standing(State.QUEUED, now_ms // 1000), expires_ms=0)
-        if request.state.is_terminal:
+        if request is None or request.is_behind(task.version):
+            request = request or MemoryRequest(standing=Standing(State.QUEUED, 0))
+            request.believe_claimed(task)
+        elif request.state.is_terminal:
             return request.settled()
+        elif 0 < task.version < request.task_version:
+            return request.moved() if request.waits_after(task.version) else Stale()
+        until_ms = now_ms + lease_ms
         hold = request.hold
         if hold is not None and token is not None and hold.token == token:
-            hold.until_ms = now_ms + lease_ms
+            hold.until_ms = until_ms
         elif hold is not None and hold.until_ms > now_ms:
             return Busy(hold.until_ms - now_ms)
         else:
-            if hold is not None:
-                lost = LostCall(attempt=request.attempt, owner=hold.owner, started_ms=hold.started_ms)
-                request.lost_calls.append(lost)
-                request.attempt += 1
-            request.step(Step.CLAIM if hold is None else Step.RECLAIM)
-            request.fence = max((request.fence or 0) + 1, now_ms * 1000)
-            request.hold = _Hold(owner=owner, token=token, started_ms=now_ms, until_ms=now_ms + lease_ms)
-        self._outlive_lease(request_id, request, now_ms + lease_ms)
-        lease = Lease(
-            request_id=request_id, fence=request.fence or 0, attempt=request.attempt, version=request.standing.version
-        )
-        return Claimed(lease=lease, lost_calls=tuple(request.lost_calls), history_missing=request.origin is None)
+            if request.in_doubt or request.size_bytes is None:
+                self._count_again(request_id, request, task)
+            request.take(owner=owner, token=token, now_ms=now_ms, until_ms=until_ms)
+        self._outlive_lease(request_id, request, until_ms)
+        return request.claimed(request_id)
 
-    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
         until_ms = self._now_ms() + lease_ms
-        lost = []
+        lost, cancelled = [], []
         for lease in leases:
             request = self._find(lease.request_id)
             if request is not None and request.hold is not None and request.is_held_by(lease):
                 request.hold.until_ms = until_ms
                 self._outlive_lease(lease.request_id, request, until_ms)
+                if request.is_cancelled:
+                    cancelled.append(lease)
             else:
                 lost.append(lease)
-        return lost
+        return Renewal(lost=tuple(lost), cancelled=tuple(cancelled))
 
     async def release(self, lease: Lease, *, called: bool) -> None:
         request = self._find(lease.request_id)
@@ -163,46 +149,172 @@ class MemoryStateStore:
             request.step(Step.RELEASE)
 
     async def settle(self, lease: Lease, state: State, outcome: bytes) -> Settled | None:
-        step = ending_step(State.PROCESSING, state)
+        ending_step(State.PROCESSING, state)
         request = self._find(lease.request_id)
         if request is None:
             # Lost meanwhile, and ended all the same: an outcome that was paid for is never dropped.
-            request = _Request(standing=Standing(State.PROCESSING, lease.version), expires_ms=0, fence=lease.fence)
+            request = MemoryRequest(standing=Standing(State.PROCESSING, lease.version))
         elif request.state.is_terminal:
             won_before = request.fence == lease.fence and request.state is state
             return None if won_before else request.settled()
-        elif not request.is_held_by(lease):
+        elif not request.is_held_by(lease) and not request.is_free_for(lease):
             return request.settled()
-        request.step(step)
+        request.standing = Standing(state, max(request.standing.version, lease.version) + 1)
+        request.fence = lease.fence
         request.outcome = outcome
-        request.hold = None
-        request.expires_ms = self._now_ms() + self._retention_ms
-        self._keep(lease.request_id, request)
-        self._counted_bytes.pop(lease.request_id, None)
+        self._end(lease.request_id, request)
+        self._uncount(lease.request_id)
         return None
 
-    async def published(self, request_ids: Sequence[str]) -> None:
+    async def reschedule(
+        self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
+    ) -> Settled | None:
+        step = moving_step(State.PROCESSING, state)
+        request = self._find(lease.request_id)
+        if request is None:
+            request = MemoryRequest(standing=Standing(State.PROCESSING, lease.version))
+            request.expires_ms = self._now_ms() + self._retention_ms
+            self._keep(lease.request_id, request)
+        elif request.standing == Standing(state, lease.version + 1) and request.fence == lease.fence:
+            return None
+        elif not request.is_held_by(lease) and not request.is_free_for(lease):
+            return request.settled()
+        request.standing = Standing(State.PROCESSING, lease.version)
+        request.move(step, task_version=task_version, next_attempt=next_attempt, summary=summary)
+        request.fence = lease.fence
+        request.hold, request.lost_calls, request.in_doubt = None, [], False
+        return None
+
+    async def requeue(
+        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
+    ) -> Requeued:
+        request = self._find(request_id)
+        if request is None or request.is_behind(task_version):
+            request = request or MemoryRequest(standing=Standing(State.RETRY_SCHEDULED, 0))
+            request.believe(State.RETRY_SCHEDULED, task_version)
+            request.deadline_ms = max(deadline_ms, self._now_ms())
+            request.expires_ms = request.deadline_ms + self._retention_ms
+            self._keep(request_id, request)
+        elif request.state.is_terminal:
+            return request.settled()
+        elif request.state is State.QUEUED and request.waits_after(task_version):
+            return request.moved()
+        elif request.state is not State.RETRY_SCHEDULED or request.task_version != task_version:
+            return Stale()
+        request.move(Step.REQUEUE, task_version=task_version, next_attempt=attempt, summary=summary)
+        return request.moved()
+
+    async def end(self, seen: Known, state: State, outcome: bytes) -> Settled | None:
+        step = ending_step(seen.state, state)
+        request = self._find(seen.request_id)
+        if request is None:
+            return Settled(State.QUEUED, 0, None)
+        if request.state.is_terminal:
+            won_before = request.standing == Standing(state, seen.version + 1) and request.outcome == outcome
+            return None if won_before else request.settled()
+        is_held = request.hold is not None and request.hold.until_ms > self._now_ms()
+        if request.standing.version != seen.version or is_held:
+            return request.settled()
+        request.step(step)
+        request.fence = (request.fence or 0) + 1
+        request.outcome = outcome
+        request.size_bytes = request.size_bytes or 0
+        self._end(seen.request_id, request)
+        # Due until it is confirmed: should the caller die now, another one publishes it.
+        self._count(seen.request_id, request.size_bytes, self._now_ms())
+        return None
+
+    async def overdue(self, *, limit: int) -> list[str]:
+        self._forget_expired()
+        due = sorted((due_ms, request_id) for request_id, due_ms in self._due.items() if due_ms <= self._now_ms())
+        return [request_id for _, request_id in due[:limit]]
+
+    async def look(self, request_ids: Sequence[str]) -> list[Known]:
+        found = ((request_id, self._find(request_id)) for request_id in request_ids)
+        return [request.known(request_id, self._now_ms()) for request_id, request in found if request is not None]
+
+    async def counted(self) -> AsyncIterator[list[str]]:
+        if self._counted:
+            yield list(self._counted)
+
+    async def cancel(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:
             request = self._find(request_id)
+            if request is not None and not request.state.is_terminal:
+                request.is_cancelled = True
+
+    async def forbid(self, cancellation: Cancellation) -> None:
+        oldest_ms = self._now_ms() - self._retention_ms
+        which = (cancellation.request_id, cancellation.tenant_id, cancellation.correlation_id)
+        self._cancellations[which] = max(self._cancellations.get(which, 0), cancellation.issued_ms)
+        self._cancellations = {which: ms for which, ms in self._cancellations.items() if ms >= oldest_ms}
+
+    async def confirm(self, ends: Sequence[Ended]) -> None:
+        for ended in ends:
+            request = self._find(ended.request_id)
             if request is not None:
-                request.outcome = None
+                is_newer = request.standing.version > ended.version
+                is_same = request.state.is_terminal and request.standing.version == ended.version
+                if is_newer or (is_same and request.outcome is None):
+                    continue
+            self._end(ended.request_id, MemoryRequest.of(ended, request))
+            self._uncount(ended.request_id)
 
     async def outstanding(self) -> tuple[int, int]:
         self._forget_expired()
-        return len(self._counted_bytes), sum(self._counted_bytes.values())
+        return len(self._counted), sum(self._counted.values())
+
+    async def is_restored(self) -> bool:
+        return self._restored_ms == self._born_ms
+
+    async def restored(self) -> None:
+        self._restored_ms = self._born_ms
 
     async def close(self) -> None:
         """Nothing to close."""
 
-    def _find(self, request_id: str) -> _Request | None:
+    def _find(self, request_id: str) -> MemoryRequest | None:
         self._forget_expired()
         return self._requests.get(request_id)
 
-    def _keep(self, request_id: str, request: _Request) -> None:
+    def _was_cancelled(self, arrival: Arrival) -> bool:
+        return any(
+            request_id in ("", arrival.request_id)
+            and tenant_id in ("", arrival.tenant_id)
+            and correlation_id in ("", arrival.correlation_id)
+            and arrival.sent_ms <= issued_ms
+            for (request_id, tenant_id, correlation_id), issued_ms in self._cancellations.items()
+        )
+
+    def _end(self, request_id: str, request: MemoryRequest) -> None:
+        request.hold = None
+        request.summary = b""
+        request.expires_ms = self._now_ms() + self._retention_ms
+        self._keep(request_id, request)
+
+    def _count(self, request_id: str, size_bytes: int, due_ms: int) -> None:
+        self._counted[request_id] = size_bytes
+        self._due[request_id] = due_ms
+
+    def _count_again(self, request_id: str, request: MemoryRequest, task: TaskRef) -> None:
+        """What this store has lost is counted from its task."""
+        request.deadline_ms = max(request.deadline_ms, task.deadline_ms, self._now_ms())
+        request.expires_ms = request.deadline_ms + self._retention_ms
+        self._keep(request_id, request)
+        if request.size_bytes is None and task.version > 0:
+            request.size_bytes = task.size_bytes
+        if request.size_bytes is not None:
+            self._count(request_id, request.size_bytes, request.deadline_ms)
+
+    def _uncount(self, request_id: str) -> None:
+        self._counted.pop(request_id, None)
+        self._due.pop(request_id, None)
+
+    def _keep(self, request_id: str, request: MemoryRequest) -> None:
         self._requests[request_id] = request
         heapq.heappush(self._expiries, (request.expires_ms, request_id))
 
-    def _outlive_lease(self, request_id: str, request: _Request, until_ms: int) -> None:
+    def _outlive_lease(self, request_id: str, request: MemoryRequest, until_ms: int) -> None:
         if until_ms > request.deadline_ms:
             request.expires_ms = until_ms + self._retention_ms
             self._keep(request_id, request)
@@ -215,12 +327,4 @@ class MemoryStateStore:
             # An entry of the heap may be older than the last change of its request's expiry.
             if request is not None and request.expires_ms <= now_ms:
                 del self._requests[request_id]
-                self._counted_bytes.pop(request_id, None)
-
-
-def _seen_before(request: _Request, arrival: Arrival) -> Admission:
-    if request.fence is not None or request.origin != arrival.origin:
-        return Duplicate(request.state)
-    if request.state is State.QUEUED:
-        return Admitted(request.standing.version, repeated=True)
-    return request.settled()
+                self._uncount(request_id)

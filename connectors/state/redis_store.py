@@ -7,32 +7,35 @@ cut off at least takes no more of them. What was forgotten shows as `history_mis
 """
 
 import asyncio
-import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from itertools import count
-from typing import Any, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from pydantic import SecretStr
 
 from connectors.settings import RedisSettings
 from connectors.state.base import (
     Admission,
-    Admitted,
     Arrival,
     Busy,
+    Cancellation,
     Claim,
     Claimed,
-    Duplicate,
-    Full,
+    Ended,
+    Known,
     Lease,
     Limits,
-    LostCall,
+    Renewal,
+    Requeued,
     Settled,
+    TaskRef,
 )
 from connectors.state.connect import connect
-from connectors.state.ends import ending_step
+from connectors.state.defaults import ANY_TASK, FIRST_LIFE
+from connectors.state.ends import ending_step, moving_step
 from connectors.state.keys import KeyLayout
+from connectors.state.replies import admission_of, id_of_member, known_of, lost_calls_of, moved_of, settled_of
 from connectors.state.script_runner import ScriptName, ScriptRunner
 from connectors.state.watermarks import Watermarks
 from schemas.vocabulary import State
@@ -41,22 +44,48 @@ T = TypeVar("T")
 
 DAY_SECONDS = 86_400
 REQUESTS_PER_CALL = 256
-"""Of renew and published: a script holds up everybody else for as long as it runs."""
+"""Of steps for many: a script holds up everybody else for as long as it runs."""
+MAX_CANCELLATIONS = 100_000
+"""Of what has not come yet, of each shard: the oldest are forgotten."""
+UNBORN = [b"unborn"]
+
+
+async def no_history() -> bool:
+    """The answer of a deployment that never ran before."""
+    return False
 
 
 class RedisStateStore:
     """Implements `base.StateStore`. A request is kept for `retention_seconds` after its end, or after its deadline."""
 
-    def __init__(self, scripts: ScriptRunner, keys: KeyLayout, *, retention_seconds: float = DAY_SECONDS) -> None:
+    def __init__(
+        self,
+        scripts: ScriptRunner,
+        keys: KeyLayout,
+        *,
+        retention_seconds: float = DAY_SECONDS,
+        has_history: Callable[[], Awaitable[bool]] = no_history,
+    ) -> None:
+        """`has_history` tells a store that was emptied from the first one of a deployment: asked at its birth."""
         self._scripts = scripts
         self._keys = keys
+        self._has_history = has_history
         self._retention_ms = int(retention_seconds * 1000)
         self._token_numbers = count(1)
         self._token_prefix = secrets.token_hex(8)
+        self._birth: asyncio.Task[None] | None = None
+        self._births: list[bytes] = []
+        """Of each shard, as `is_restored` last saw them."""
 
     @classmethod
     def from_settings(
-        cls, settings: RedisSettings, url: SecretStr, *, namespace: str, retention_seconds: float = DAY_SECONDS
+        cls,
+        settings: RedisSettings,
+        url: SecretStr,
+        *,
+        namespace: str,
+        retention_seconds: float = DAY_SECONDS,
+        has_history: Callable[[], Awaitable[bool]] = no_history,
     ) -> Self:
         """Connects on the first step. Deployments of different namespaces do not meet."""
         scripts = ScriptRunner(
@@ -65,7 +94,7 @@ class RedisStateStore:
             max_connections=settings.max_connections,
         )
         keys = KeyLayout(prefix=settings.key_prefix, namespace=namespace, shards=settings.shards)
-        return cls(scripts, keys, retention_seconds=retention_seconds)
+        return cls(scripts, keys, retention_seconds=retention_seconds, has_history=has_history)
 
     async def admit(self, arrival: Arrival, limits: Limits) -> Admission:
         marks = Watermarks.of(limits, shards=self._keys.shards)
@@ -79,37 +108,73 @@ class RedisStateStore:
             marks.reopen_requests,
             marks.close_bytes,
             marks.reopen_bytes,
+            arrival.summary,
+            arrival.recorded_ms,
+            arrival.sent_ms,
+            arrival.tenant_id,
+            arrival.correlation_id,
+            *_redriven(arrival),
         )
-        keys = self._keys.counted_request(arrival.request_id)
-        return _admission(await self._scripts.run(ScriptName.ADMIT, keys, arguments))
+        keys = self._keys.arriving_request(arrival.request_id)
+        reply = await self._scripts.run(ScriptName.ADMIT, keys, arguments)
+        while reply == UNBORN:
+            await self._begin()
+            reply = await self._scripts.run(ScriptName.ADMIT, keys, arguments)
+        return admission_of(reply)
 
-    async def refuse(self, arrival: Arrival, state: State, outcome: bytes) -> Admission:
+    async def _begin(self) -> None:
+        """Many meet a store that is empty at the same moment: one of them asks for all."""
+        if self._birth is None or self._birth.done():
+            self._birth = asyncio.create_task(self._give_birth(), name="birth-of-the-store")
+        await asyncio.shield(self._birth)
+
+    async def _give_birth(self) -> None:
+        is_first = int(not await self._has_history())
+        await _all(self._scripts.run(ScriptName.BEGIN, (born,), (is_first,)) for born, _ in self._keys.births())
+
+    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Admission:
         ending_step(None, state)
         keys = (self._keys.request(arrival.request_id),)
-        arguments = (arrival.origin, state, outcome, self._retention_ms)
-        return _admission(await self._scripts.run(ScriptName.REFUSE, keys, arguments))
+        arguments = (arrival.origin, state, version, outcome, self._retention_ms, (arrival.redrive or FIRST_LIFE).count)
+        return admission_of(await self._scripts.run(ScriptName.REFUSE, keys, arguments))
 
-    async def claim(self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None) -> Claim:
-        keys = (self._keys.request(request_id),)
+    async def claim(
+        self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None, task: TaskRef | None = None
+    ) -> Claim:
+        keys = self._keys.counted_request(request_id)
+        task = task or ANY_TASK
         # The client may send a call twice, so each has a token even if its caller has none.
-        arguments = (owner, token or self._next_token(), lease_ms, self._retention_ms)
-        match await self._scripts.run(ScriptName.CLAIM, keys, arguments):
-            case [b"claimed", fence, attempt, version, history_missing, lost_calls]:
-                lease = Lease(request_id=request_id, fence=fence, attempt=attempt, version=version)
-                return Claimed(lease=lease, lost_calls=_lost_calls(lost_calls), history_missing=bool(history_missing))
+        claim = (owner, token or self._next_token(), lease_ms, self._retention_ms)
+        claimed_task = (task.version, task.attempt, request_id, task.size_bytes, task.deadline_ms)
+        match await self._scripts.run(ScriptName.CLAIM, keys, (*claim, *claimed_task)):
+            case [b"claimed", fence, attempt, version, history_missing, lost_calls, cancelled]:
+                return Claimed(
+                    lease=Lease(request_id=request_id, fence=fence, attempt=attempt, version=version),
+                    lost_calls=lost_calls_of(lost_calls),
+                    history_missing=bool(history_missing),
+                    cancelled=bool(cancelled),
+                )
             case [b"busy", retry_after_ms]:
                 return Busy(retry_after_ms)
             case reply:
-                return _settled(reply)
+                return moved_of(reply)
 
-    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
-        async def renew_group(group: list[Lease]) -> list[Lease]:
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
+        async def renew_group(group: list[Lease]) -> Renewal:
             keys = [self._keys.request(lease.request_id) for lease in group]
             arguments = (lease_ms, self._retention_ms, *(lease.fence for lease in group))
-            return [group[position - 1] for position in await self._scripts.run(ScriptName.RENEW, keys, arguments)]
+            lost, cancelled = await self._scripts.run(ScriptName.RENEW, keys, arguments)
+            return Renewal(
+                lost=tuple(group[position - 1] for position in lost),
+                cancelled=tuple(group[position - 1] for position in cancelled),
+            )
 
         groups = self._together(leases, by=lambda lease: lease.request_id)
-        return [lease for lost in await _all(renew_group(group) for group in groups) for lease in lost]
+        renewals = await _all(renew_group(group) for group in groups)
+        return Renewal(
+            lost=tuple(lease for renewal in renewals for lease in renewal.lost),
+            cancelled=tuple(lease for renewal in renewals for lease in renewal.cancelled),
+        )
 
     async def release(self, lease: Lease, *, called: bool) -> None:
         keys = (self._keys.request(lease.request_id),)
@@ -118,21 +183,114 @@ class RedisStateStore:
     async def settle(self, lease: Lease, state: State, outcome: bytes) -> Settled | None:
         ending_step(State.PROCESSING, state)
         keys = self._keys.counted_request(lease.request_id)
-        arguments = (lease.request_id, lease.fence, lease.version, state, outcome, self._retention_ms)
+        arguments = (
+            lease.request_id,
+            lease.fence,
+            lease.version,
+            state,
+            outcome,
+            self._retention_ms,
+            int(lease.is_own),
+        )
         reply = await self._scripts.run(ScriptName.SETTLE, keys, arguments)
-        return None if reply is None else _settled(reply)
+        return None if reply is None else settled_of(reply)
 
-    async def published(self, request_ids: Sequence[str]) -> None:
+    async def reschedule(
+        self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
+    ) -> Settled | None:
+        moving_step(State.PROCESSING, state)
+        keys = (self._keys.request(lease.request_id),)
+        moved = (lease.fence, lease.version, state, task_version, next_attempt, summary)
+        arguments = (*moved, self._retention_ms, int(lease.is_own))
+        reply = await self._scripts.run(ScriptName.RESCHEDULE, keys, arguments)
+        return None if reply is None else settled_of(reply)
+
+    async def requeue(
+        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
+    ) -> Requeued:
+        keys = (self._keys.request(request_id),)
+        arguments = (task_version, attempt, summary, deadline_ms, self._retention_ms)
+        return moved_of(await self._scripts.run(ScriptName.REQUEUE, keys, arguments))
+
+    async def end(self, seen: Known, state: State, outcome: bytes) -> Settled | None:
+        ending_step(seen.state, state)
+        keys = self._keys.counted_request(seen.request_id)
+        arguments = (seen.request_id, seen.version, state, outcome, self._retention_ms)
+        reply = await self._scripts.run(ScriptName.END, keys, arguments)
+        return None if reply is None else settled_of(reply)
+
+    async def overdue(self, *, limit: int) -> list[str]:
+        shards = await _all(
+            self._scripts.run(ScriptName.OVERDUE, (deadlines,), (limit,)) for _, deadlines in self._keys.counts()
+        )
+        return [id_of_member(member) for members in shards for member in members]
+
+    async def look(self, request_ids: Sequence[str]) -> list[Known]:
+        async def look_at(group: list[str]) -> list[Known]:
+            replies = await self._scripts.run(ScriptName.LOOK, [self._keys.request(each) for each in group])
+            return [known_of(each, reply) for each, reply in zip(group, replies, strict=True) if reply]
+
+        groups = self._together(request_ids, by=str)
+        return [known for found in await _all(look_at(group) for group in groups) for known in found]
+
+    async def counted(self) -> AsyncIterator[list[str]]:
+        for _, deadlines in self._keys.counts():
+            cursor = 0
+            while True:
+                cursor, members = await self._scripts.run(ScriptName.COUNTED, (deadlines,), (cursor, REQUESTS_PER_CALL))
+                if members:
+                    yield [id_of_member(member) for member in members]
+                if cursor == 0:
+                    break
+
+    async def cancel(self, request_ids: Sequence[str]) -> None:
         async def mark_group(group: list[str]) -> None:
-            await self._scripts.run(ScriptName.PUBLISHED, [self._keys.request(request_id) for request_id in group])
+            await self._scripts.run(ScriptName.CANCEL, [self._keys.request(request_id) for request_id in group])
 
         await _all(mark_group(group) for group in self._together(request_ids, by=str))
+
+    async def forbid(self, cancellation: Cancellation) -> None:
+        request_id, tenant_id = cancellation.request_id, cancellation.tenant_id
+        lengths = f"{len(request_id.encode())}:{len(tenant_id.encode())}:"
+        which = lengths + request_id + tenant_id + cancellation.correlation_id
+        arguments = (which, cancellation.issued_ms, self._retention_ms, MAX_CANCELLATIONS)
+        keys = self._keys.cancels()
+        if request_id:
+            keys = [keys[self._keys.shard(request_id)]]
+        await _all(self._scripts.run(ScriptName.FORBID, (key,), arguments) for key in keys)
+
+    async def confirm(self, ends: Sequence[Ended]) -> None:
+        async def confirm_group(group: list[Ended]) -> None:
+            _, *counts = self._keys.counted_request(group[0].request_id)
+            keys = (*counts, *(self._keys.request(ended.request_id) for ended in group))
+            ended_so = (part for ended in group for part in (ended.request_id, ended.state, ended.version))
+            await self._scripts.run(ScriptName.CONFIRM, keys, (self._retention_ms, *ended_so))
+
+        await _all(confirm_group(group) for group in self._together(ends, by=lambda ended: ended.request_id))
 
     async def outstanding(self) -> tuple[int, int]:
         shards = await _all(self._scripts.run(ScriptName.OUTSTANDING, keys) for keys in self._keys.counts())
         return sum(requests for requests, _ in shards), sum(size_bytes for _, size_bytes in shards)
 
+    async def is_restored(self) -> bool:
+        async def ask() -> list[list[bytes | int]]:
+            return await _all(self._scripts.run(ScriptName.IS_RESTORED, keys) for keys in self._keys.births())
+
+        replies = await ask()
+        while UNBORN in replies:
+            await self._begin()
+            replies = await ask()
+        self._births = [cast("bytes", born) for born, _ in replies]
+        return all(is_restored for _, is_restored in replies)
+
+    async def restored(self) -> None:
+        shards = zip(self._keys.births(), self._births, strict=False)
+        await _all(self._scripts.run(ScriptName.RESTORED, keys, (born,)) for keys, born in shards)
+
     async def close(self) -> None:
+        if self._birth is not None:
+            self._birth.cancel()
+            await asyncio.wait([self._birth])
         await self._scripts.close()
 
     def _next_token(self) -> str:
@@ -159,24 +317,6 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
     return cast("list[T]", results)
 
 
-def _admission(reply: list[Any]) -> Admission:
-    match reply:
-        case [b"admitted", version, repeated]:
-            return Admitted(version, repeated=bool(repeated))
-        case [b"duplicate", state]:
-            return Duplicate(State(state.decode()))
-        case [b"full", requests, size_bytes]:
-            return Full(requests, size_bytes)
-        case _:
-            return _settled(reply)
-
-
-def _settled(reply: list[Any]) -> Settled:
-    _, state, version, outcome = reply
-    return Settled(State(state.decode()), version, outcome)
-
-
-def _lost_calls(text: bytes) -> tuple[LostCall, ...]:
-    if not text:
-        return ()
-    return tuple(LostCall(attempt=attempt, owner=owner, started_ms=ms) for attempt, owner, ms in json.loads(text))
+def _redriven(arrival: Arrival) -> tuple[int, int, int]:
+    redrive = arrival.redrive or FIRST_LIFE
+    return redrive.count, redrive.state_version, redrive.attempt

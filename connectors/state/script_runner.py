@@ -25,14 +25,26 @@ _AWAY = (RedisError, RedisClusterException, OSError)  # asyncio's TimeoutError i
 class ScriptName(StrEnum):
     """A file of `lua/`."""
 
+    BEGIN = auto()
     ADMIT = auto()
     REFUSE = auto()
     CLAIM = auto()
     RENEW = auto()
     RELEASE = auto()
     SETTLE = auto()
-    PUBLISHED = auto()
+    RESCHEDULE = auto()
+    REQUEUE = auto()
+    OVERDUE = auto()
+    COUNTED = auto()
+    LOOK = auto()
+    END = auto()
+    CANCEL = auto()
+    FORBID = auto()
+    CONFIRM = auto()
     OUTSTANDING = auto()
+    IS_RESTORED = auto()
+    RESTORED = auto()
+    EXCHANGE = auto()
 
 
 class _WaitingCall:

@@ -33,11 +33,12 @@ class Role(StrEnum):
 
     INTAKE = "intake"
     LANE = "lane"
+    CONTROL = "control"
     BRIDGE = "bridge"
 
 
 def run(
-    role: Annotated[Role, typer.Argument(help="intake, lane or bridge.")],
+    role: Annotated[Role, typer.Argument(help="intake, lane, control or bridge.")],
     provider: Annotated[
         str | None, typer.Argument(help="The lane's provider, as providers.toml names it.", show_default=False)
     ] = None,
@@ -55,6 +56,7 @@ def run(
     Examples:
       sluice run intake
       sluice run lane simulated
+      sluice run control
       SLUICE_OPS__PORT=9101 sluice run lane openai
       SLUICE_BRIDGE__PORT=8080 sluice run bridge
 
@@ -108,6 +110,10 @@ async def _run(role: Role, provider: str | None, settings: Settings, catalogue: 
         return await run_bridge_role(settings)
     # A worker that came up before its Kafka says why it ends; aiokafka would raise "Unable to bootstrap".
     await check_access(settings)
+    if role is Role.CONTROL:
+        from streams.control import run_control  # noqa: PLC0415
+
+        return await run_control(settings, catalogue)
     from streams.worker import run_intake, run_lane  # noqa: PLC0415
 
     if provider is None:

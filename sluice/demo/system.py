@@ -67,7 +67,7 @@ async def demo_system(
         await _create_topics(settings, catalogue, context)
         roles: list[RoleProcess] = []
         context.push_async_callback(_stop, roles)
-        for arguments in (("intake",), ("lane", provider), ("bridge",)):
+        for arguments in (("intake",), ("lane", provider), ("control",), ("bridge",)):
             log_path = log_folder / f"{'-'.join(arguments)}.log"
             roles.append(RoleProcess(*arguments, environment=environment, log_path=log_path))
         await _until_ready(roles, check)

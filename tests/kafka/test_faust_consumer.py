@@ -29,7 +29,7 @@ async def running(
 ) -> AsyncIterator[tuple[faust.App, Pool]]:
     """A stage's application, started and assigned."""
     pool = Pool(handle, limit=50, stage="test")
-    app = build_app(group=f"{topic}.group", topic=topic, pool=pool, client_options=options, settings=WORKER)
+    app = build_app(group=f"{topic}.group", topics=[topic], runner=pool, client_options=options, settings=WORKER)
     await app.start()
     try:
         while not app.consumer.assignment() or app.rebalancing:

@@ -120,6 +120,7 @@ def test_the_headers_described_are_the_headers_written() -> None:
         expiry_time=NOON,
         tenant_id="team",
         model="m",
+        state="completed",
         trace=[("traceparent", b"00-1-2-01"), ("tracestate", b"a=b")],
     )
     assert {name for name, _ in most} == set(schemas["RecordHeaders"]["properties"])

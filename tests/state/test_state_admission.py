@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from connectors.state.base import Admitted, Arrival, Claimed, Duplicate, Full, Limits, Settled
+from connectors.state.base import Admitted, Arrival, Claimed, Duplicate, Ended, Full, Limits, Settled
 from connectors.state.ends import IllegalEndError
 from schemas.vocabulary import State
 from tests.state.worlds import RETENTION_SECONDS, World
@@ -147,7 +147,7 @@ async def test_the_first_refusal_stands_whatever_the_same_record_meets_later(wor
 async def test_a_refusal_that_was_published_has_nothing_left_to_publish(world: World) -> None:
     """Its state is still known, to the same record and to others."""
     await world.store.refuse(arrival(world), State.EXPIRED, b"too late")
-    await world.store.published(["r1"])
+    await world.store.confirm([Ended("r1", State.EXPIRED, 1)])
     assert await world.store.admit(arrival(world), ROOMY) == Settled(State.EXPIRED, 1, None)
     assert await world.store.refuse(arrival(world, origin="other"), State.REJECTED, b"") == Duplicate(State.EXPIRED)
 

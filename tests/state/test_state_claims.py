@@ -3,7 +3,7 @@
 import asyncio
 from uuid import uuid4
 
-from connectors.state.base import Admitted, Arrival, Busy, Claimed, Lease, Limits, LostCall, Settled
+from connectors.state.base import Admitted, Arrival, Busy, Claimed, Lease, Limits, LostCall, Renewal, Settled
 from schemas.vocabulary import State
 from tests.state.worlds import RETENTION_SECONDS, RedisWorld, World
 
@@ -184,7 +184,7 @@ async def test_renewed_leases_do_not_lapse(world: World) -> None:
     claim = await claimed(world)
     for _ in range(3):
         await world.let_pass(LEASE_MS - 10_000)
-        assert await world.store.renew([claim.lease], lease_ms=LEASE_MS) == []
+        assert await world.store.renew([claim.lease], lease_ms=LEASE_MS) == Renewal()
     assert isinstance(await world.store.claim("r1", owner="b", lease_ms=LEASE_MS), Busy)
 
 
@@ -193,7 +193,7 @@ async def test_a_late_renewal_saves_a_lease_that_nobody_took(world: World) -> No
     await admitted(world)
     claim = await claimed(world)
     await world.let_pass(LEASE_MS + 1)
-    assert await world.store.renew([claim.lease], lease_ms=LEASE_MS) == []
+    assert await world.store.renew([claim.lease], lease_ms=LEASE_MS) == Renewal()
     assert isinstance(await world.store.claim("r1", owner="b", lease_ms=LEASE_MS), Busy)
 
 
@@ -209,7 +209,7 @@ async def test_renew_names_exactly_the_leases_that_are_lost(world: World) -> Non
     await world.let_pass(LEASE_MS + 1)
     await claimed(world, "taken", owner="b")
     await world.lose("forgotten")
-    lost = await world.store.renew(list(leases.values()), lease_ms=LEASE_MS)
+    lost = (await world.store.renew(list(leases.values()), lease_ms=LEASE_MS)).lost
     assert {lease.request_id for lease in lost} == leases.keys() - {"kept"}
     assert isinstance(await world.store.claim("kept", owner="b", lease_ms=LEASE_MS), Busy)
 
@@ -222,7 +222,7 @@ async def test_an_old_and_a_new_lease_of_one_request_are_told_apart(world: World
     new = (await claimed(world)).lease
     for leases in ([old, new], [new, old]):
         await world.let_pass(LEASE_MS - 10_000)
-        assert await world.store.renew(leases, lease_ms=LEASE_MS) == [old]
+        assert await world.store.renew(leases, lease_ms=LEASE_MS) == Renewal(lost=(old,))
 
 
 async def test_thousands_of_leases_are_renewed_in_one_step(world: World) -> None:
@@ -234,9 +234,9 @@ async def test_thousands_of_leases_are_renewed_in_one_step(world: World) -> None
         leases += [claim.lease for claim in claims]
     stale = [Lease(request_id=lease.request_id, fence=1, attempt=1, version=1) for lease in leases[::7]]
     mixed = [stale[position // 7] if position % 7 == 0 else lease for position, lease in enumerate(leases)]
-    lost = await world.store.renew(mixed, lease_ms=LEASE_MS)
+    lost = (await world.store.renew(mixed, lease_ms=LEASE_MS)).lost
     assert sorted(lease.request_id for lease in lost) == sorted(lease.request_id for lease in stale)
-    assert await world.store.renew([], lease_ms=LEASE_MS) == []
+    assert await world.store.renew([], lease_ms=LEASE_MS) == Renewal()
 
 
 async def test_an_unknown_request_is_claimed_with_its_history_missing(world: World) -> None:
@@ -257,7 +257,7 @@ async def test_versions_and_fences_grow_across_a_loss_of_data(world: World) -> N
     new = (await claimed(world)).lease
     assert new.version > old.version
     assert new.fence > old.fence
-    assert await world.store.renew([old], lease_ms=LEASE_MS) == [old]
+    assert await world.store.renew([old], lease_ms=LEASE_MS) == Renewal(lost=(old,))
     assert await world.store.settle(old, State.COMPLETED, b"x") == Settled(State.PROCESSING, new.version, None)
 
 
@@ -267,7 +267,7 @@ async def test_a_lease_that_outlives_the_deadline_keeps_its_request_known(world:
     claim = await claimed(world)
     for _ in range(3):
         await world.let_pass(RETENTION_SECONDS * 1000 - 1_000)
-        assert await world.store.renew([claim.lease], lease_ms=LEASE_MS) == []
+        assert await world.store.renew([claim.lease], lease_ms=LEASE_MS) == Renewal()
     assert await world.store.settle(claim.lease, State.COMPLETED, b"x") is None
 
 

@@ -11,10 +11,10 @@ from pydantic import SecretStr
 
 from connectors.settings import RedisSettings, TlsSettings
 from connectors.state import redis_store
-from connectors.state.base import Admitted, Arrival, Claimed, Limits, StateUnavailableError
+from connectors.state.base import Limits, StateUnavailableError
 from connectors.state.connect import RedisSettingsError, connect
 from connectors.state.redis_store import RedisStateStore
-from schemas.vocabulary import State
+from tests.state.every_step import every_step
 from tests.state.redis_process import RedisProcess
 from tests.state.tls_front import tls_front
 from tests.support.certificates import KEY_PASSWORD, Certificates, make_certificates
@@ -37,23 +37,6 @@ async def store_at(settings: RedisSettings, url: str) -> AsyncIterator[RedisStat
         yield store
     finally:
         await store.close()
-
-
-async def every_step(store: RedisStateStore, request_id: str = "r1") -> None:
-    """One life that uses every script."""
-    arrival = Arrival(request_id=request_id, origin="o", size_bytes=1, deadline_ms=0)
-    assert isinstance(await store.admit(arrival, ROOMY), Admitted)
-    claim = await store.claim(request_id, owner="w", lease_ms=10_000)
-    assert isinstance(claim, Claimed)
-    assert await store.renew([claim.lease], lease_ms=10_000) == []
-    await store.release(claim.lease, called=False)
-    claim = await store.claim(request_id, owner="w", lease_ms=10_000)
-    assert isinstance(claim, Claimed)
-    assert await store.settle(claim.lease, State.COMPLETED, b"x") is None
-    await store.published([request_id])
-    refused = Arrival(request_id=f"{request_id}-refused", origin="o", size_bytes=1, deadline_ms=0)
-    await store.refuse(refused, State.REJECTED, b"")
-    assert await store.outstanding() == (0, 0)
 
 
 def add_user(server: RedisProcess, name: str, rights: str) -> None:

@@ -10,20 +10,24 @@ from pydantic import SecretStr
 from redis.crc import key_slot
 
 from connectors.settings import RedisSettings
-from connectors.state.base import Arrival, Claimed, Lease, Limits
+from connectors.state.base import Arrival, Claimed, Ended, Lease, Limits, Renewal
 from connectors.state.connect import connect
 from connectors.state.keys import KeyLayout
 from connectors.state.redis_store import RedisStateStore
 from connectors.state.script_runner import Argument, ScriptName, ScriptRunner
+from policy.lifecycle import Standing, Step, possible_steps
 from schemas.vocabulary import TERMINAL_STATES, State
+from tests.state.every_step import every_step
 from tests.state.worlds import RETENTION_SECONDS, RedisWorld, redis_world
 
 ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
 LEASE_MS = 60_000
 HOUR_MS = 3_600_000
 LUA_FOLDER = Path(__file__).parents[2] / "connectors" / "state" / "lua"
+LIVE_STATES = set(State) - TERMINAL_STATES
+REDRIVABLE = {state for state in State if Step.REDRIVE in possible_steps(Standing(state, 1))}
 SCRIPTS = sorted(LUA_FOLDER.glob("*.lua"))
-KEY_NAMES = {"request", "load", "deadlines", "KEYS[1]", "KEYS[2]"}
+KEY_NAMES = {"request", "load", "deadlines", "born", "cancels", "KEYS[1]", "KEYS[2]"}
 
 
 def arrival(request_id: str, *, now_ms: int = 0) -> Arrival:
@@ -55,22 +59,18 @@ async def test_the_keys_of_each_script_call_share_a_slot(one_redis: RedisWorld, 
     settings = RedisSettings()
     runner = RecordingRunner(connect(settings, SecretStr(redis_url)), timeout_seconds=10, max_connections=8)
     store = RedisStateStore(runner, KeyLayout(prefix="sluice", namespace=one_redis.namespace, shards=16))
+    for number in range(50):
+        await every_step(store, f"r{number}")
     leases = []
-    for number in range(100):
-        await store.admit(arrival(f"r{number}", now_ms=one_redis.now_ms()), ROOMY)
-        await store.refuse(arrival(f"x{number}"), State.REJECTED, b"")
+    for number in range(100, 200):
         claim = await store.claim(f"r{number}", owner="w", lease_ms=LEASE_MS)
         assert isinstance(claim, Claimed)
         leases.append(claim.lease)
-    await store.renew(leases, lease_ms=LEASE_MS)
-    await store.release(leases[0], called=True)
-    for lease in leases[1:]:
-        await store.settle(lease, State.COMPLETED, b"")
-    await store.published([lease.request_id for lease in leases])
-    assert await store.outstanding() == (1, 100)
+    assert await store.renew(leases, lease_ms=LEASE_MS) == Renewal()
+    await store.confirm([Ended(lease.request_id, State.COMPLETED, lease.version + 1) for lease in leases])
     await store.close()
 
-    assert {name for name, _ in runner.calls} == set(ScriptName)
+    assert {name for name, _ in runner.calls} == set(ScriptName) - {ScriptName.EXCHANGE}
     slots = [{key_slot(key.encode()) for key in keys} for _, keys in runner.calls]
     assert all(len(of_one_call) == 1 for of_one_call in slots)
     assert len(set.union(*slots)) == 16
@@ -116,26 +116,26 @@ async def test_every_key_of_a_request_expires_by_itself(one_redis: RedisWorld) -
     await world.lose("lost")
     for name in ("ended", "marked", "lost"):
         await world.store.settle(leases[name], State.COMPLETED, b"x")
-    await world.store.published(["marked"])
+    await world.store.confirm([Ended("marked", State.COMPLETED, 3), Ended("unknown", State.FAILED, 9)])
     requests = [key for key in await world.keys() if ":request:" in key]
-    assert len(requests) == 7
+    assert len(requests) == 8
     for key in requests:
         assert 0 < await world.time_to_live_ms(key) <= HOUR_MS + LEASE_MS + RETENTION_SECONDS * 1000
 
 
 async def test_an_idle_deployment_leaves_no_counters_behind(one_redis: RedisWorld) -> None:
-    """When the last request ends, only what expires by itself is left."""
+    """When the last request ends, only what expires by itself is left, and the time of the store's birth."""
     for name in ("r1", "r2"):
         await one_redis.store.settle(await lease_of(one_redis, name), State.COMPLETED, b"x")
-    assert all(":request:" in key for key in await one_redis.keys())
+    assert {key.rpartition(":")[2] for key in await one_redis.keys()} == {"born", "r1", "r2"}
 
 
 async def test_what_is_left_of_a_published_request_is_small(one_redis: RedisWorld) -> None:
-    """State, version, fence and origin, in Redis' compact form: a million of them a day have to fit."""
+    """Few fields, in Redis' compact form: a million of them a day have to fit."""
     await one_redis.store.settle(await lease_of(one_redis, "r1"), State.COMPLETED, b"x" * 5_000)
-    await one_redis.store.published(["r1"])
-    (key,) = await one_redis.keys()
-    assert set(await one_redis.hash_of(key)) == {b"state", b"version", b"fence", b"origin"}
+    await one_redis.store.confirm([Ended("r1", State.COMPLETED, 3)])
+    (key,) = [key for key in await one_redis.keys() if ":request:" in key]
+    assert set(await one_redis.hash_of(key)) == {b"state", b"version", b"fence", b"origin", b"attempt"}
     assert await one_redis.encoding_of(key) in {"ziplist", "listpack"}
 
 
@@ -152,9 +152,11 @@ def test_scripts_know_the_states_of_the_vocabulary(path: Path) -> None:
     """Every state that a script names exists, and its terminal states are those of the lifecycle."""
     text = path.read_text()
     named = re.findall(r"(?:state|known\[1\]) [=~]= '(\w+)'|'HSET', request, 'state', '(\w+)'", text)
-    assert {State(word) for words in named for word in words if word} <= {State.QUEUED, State.PROCESSING}
+    assert {State(word) for words in named for word in words if word} <= LIVE_STATES
     for table in re.findall(r"TERMINAL = \{(.*)\}", text):
         assert set(re.findall(r"(\w+) = true", table)) == TERMINAL_STATES
+    for table in re.findall(r"REDRIVABLE = \{(.*)\}", text):
+        assert set(re.findall(r"(\w+) = true", table)) == REDRIVABLE
 
 
 def test_every_script_is_called_and_every_call_has_a_script() -> None:

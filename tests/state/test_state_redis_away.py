@@ -9,7 +9,18 @@ from pydantic import SecretStr
 from redis.crc import key_slot
 
 from connectors.settings import RedisSettings
-from connectors.state.base import Admitted, Arrival, Claimed, Lease, Limits, Settled, StateUnavailableError
+from connectors.state.base import (
+    Admitted,
+    Arrival,
+    Cancellation,
+    Claimed,
+    Ended,
+    Known,
+    Lease,
+    Limits,
+    Settled,
+    StateUnavailableError,
+)
 from connectors.state.keys import KeyLayout
 from connectors.state.redis_store import RedisStateStore
 from schemas.vocabulary import State
@@ -20,6 +31,7 @@ ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
 SETTINGS = RedisSettings(timeout_seconds=0.3, max_connections=8)
 # What the slowest machine may take for something whose own limit is 0.3 s.
 PATIENCE_SECONDS = 20
+KNOWN = Known(request_id="r1", state=State.QUEUED, version=1, summary=b"")
 LEASE = Lease(request_id="r1", fence=1, attempt=1, version=2)
 LEASE_MS = 60_000
 
@@ -30,8 +42,19 @@ STEPS: dict[str, Callable[[RedisStateStore], Awaitable[object]]] = {
     "renew": lambda store: store.renew([LEASE], lease_ms=LEASE_MS),
     "release": lambda store: store.release(LEASE, called=True),
     "settle": lambda store: store.settle(LEASE, State.COMPLETED, b""),
-    "published": lambda store: store.published(["r1"]),
+    "reschedule": lambda store: store.reschedule(
+        LEASE, State.RETRY_SCHEDULED, task_version=1, next_attempt=2, summary=b""
+    ),
+    "requeue": lambda store: store.requeue("r1", task_version=3, attempt=2, summary=b"", deadline_ms=0),
+    "end": lambda store: store.end(KNOWN, State.EXPIRED, b""),
+    "overdue": lambda store: store.overdue(limit=9),
+    "look": lambda store: store.look(["r1"]),
+    "counted": lambda store: anext(aiter(store.counted())),
+    "cancel": lambda store: store.cancel(["r1"]),
+    "forbid": lambda store: store.forbid(Cancellation(request_id="r1", issued_ms=1)),
+    "confirm": lambda store: store.confirm([Ended("r1", State.COMPLETED, 3)]),
     "outstanding": lambda store: store.outstanding(),
+    "is_restored": lambda store: store.is_restored(),
 }
 
 

@@ -20,7 +20,7 @@ def runner_for(server: RedisProcess, *, timeout_seconds: float = 10.0, max_conne
 
 async def refuse(runner: ScriptRunner, number: int) -> list[object]:
     keys = (f"{{t}}:request:{number}",)
-    reply: list[object] = await runner.run(ScriptName.REFUSE, keys, ("o", "rejected", str(number), 60_000))
+    reply: list[object] = await runner.run(ScriptName.REFUSE, keys, ("o", "rejected", 1, str(number), 60_000, 0))
     return reply
 
 
@@ -100,7 +100,10 @@ async def test_a_call_can_be_large(own_redis: RedisProcess) -> None:
     runner = runner_for(own_redis)
     large = [bytes([number]) * 4_000_000 for number in range(8)]
     replies = await asyncio.gather(
-        *(runner.run(ScriptName.REFUSE, (f"{{t}}:request:{n}",), ("o", "failed", large[n], 60_000)) for n in range(8)),
+        *(
+            runner.run(ScriptName.REFUSE, (f"{{t}}:request:{n}",), ("o", "failed", 1, large[n], 60_000, 0))
+            for n in range(8)
+        ),
         *(refuse(runner, number) for number in range(100, 200)),
     )
     assert [reply[3] for reply in replies[:8]] == large

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from connectors.state.base import Arrival, Claimed, Lease, Limits, Settled
+from connectors.state.base import Arrival, Claimed, Ended, Lease, Limits, Renewal, Settled
 from connectors.state.ends import IllegalEndError
 from schemas.vocabulary import State
 from tests.state.worlds import RETENTION_SECONDS, World
@@ -49,7 +49,7 @@ async def test_the_winner_that_asks_again_is_told_that_it_won(world: World) -> N
     lease = await lease_of(world)
     assert await world.store.settle(lease, State.FAILED, b"x") is None
     assert await world.store.settle(lease, State.FAILED, b"x") is None
-    await world.store.published(["r1"])
+    await world.store.confirm([Ended("r1", State.FAILED, 3)])
     assert await world.store.settle(lease, State.FAILED, b"x") is None
     assert await world.store.settle(lease, State.COMPLETED, b"y") == Settled(State.FAILED, 3, None)
 
@@ -102,7 +102,7 @@ async def test_an_end_takes_the_request_out_of_the_count_once(world: World) -> N
     for _ in range(2):
         await world.store.settle(lease, State.COMPLETED, b"x")
         await world.store.settle(lease, State.FAILED, b"y")
-        await world.store.published(["r1"])
+        await world.store.confirm([Ended("r1", State.COMPLETED, 3)])
     assert await world.store.outstanding() == (1, 100)
 
 
@@ -138,11 +138,11 @@ async def test_an_outcome_outlives_a_store_that_forgot_its_request(world: World)
     assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == end
 
 
-async def test_an_outcome_is_kept_until_it_is_published(world: World) -> None:
+async def test_an_outcome_is_kept_until_it_is_confirmed(world: World) -> None:
     """Whoever meets the request before may publish it again, afterwards there is nothing to do."""
     await world.store.settle(await lease_of(world), State.COMPLETED, b"x" * 100_000)
     assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 3, b"x" * 100_000)
-    await world.store.published(["r1"])
+    await world.store.confirm([Ended("r1", State.COMPLETED, 3)])
     assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 3, None)
 
 
@@ -152,34 +152,38 @@ async def test_an_empty_outcome_is_an_outcome(world: World) -> None:
     assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 3, b"")
 
 
-async def test_marks_of_requests_that_have_not_ended_change_nothing(world: World) -> None:
-    """Unknown, queued or at work: a mark that comes astray does no harm."""
+async def test_an_older_end_does_not_touch_a_request_that_went_on(world: World) -> None:
+    """At work, or ended again, in a higher version: the confirmation is of a life before."""
     lease = await lease_of(world)
-    await world.store.published(["r1", "unknown"])
-    await world.store.published([])
-    assert await world.store.renew([lease], lease_ms=LEASE_MS) == []
+    older = Ended("r1", State.FAILED, lease.version - 1)
+    await world.store.confirm([older])
+    await world.store.confirm([])
+    assert await world.store.renew([lease], lease_ms=LEASE_MS) == Renewal()
     assert await world.store.settle(lease, State.COMPLETED, b"x") is None
+    await world.store.confirm([older])
+    assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 3, b"x")
 
 
-async def test_thousands_are_marked_in_one_step(world: World) -> None:
+async def test_thousands_are_confirmed_in_one_step(world: World) -> None:
     """Over all shards, however many."""
     ids = [f"r{number}" for number in range(1500)]
     for start in range(0, len(ids), 100):
         leases = await asyncio.gather(*(lease_of(world, request_id) for request_id in ids[start : start + 100]))
         await asyncio.gather(*(world.store.settle(lease, State.COMPLETED, b"x") for lease in leases))
     assert await world.store.outstanding() == (0, 0)
-    await world.store.published(ids)
+    await world.store.confirm([Ended(request_id, State.COMPLETED, 3) for request_id in ids])
     for request_id in ids[::100]:
         assert await world.store.claim(request_id, owner="b", lease_ms=1) == Settled(State.COMPLETED, 3, None)
 
 
-async def test_an_ended_request_is_forgotten_a_retention_after_its_end(world: World) -> None:
-    """Its deadline no longer matters, and marking it as published does not prolong its stay."""
-    await world.store.settle(await lease_of(world, "marked"), State.COMPLETED, b"x")
-    await world.store.settle(await lease_of(world, "unmarked"), State.COMPLETED, b"x")
-    await world.let_pass(RETENTION_SECONDS * 500)
-    await world.store.published(["marked"])
-    await world.let_pass(RETENTION_SECONDS * 500 - 60_000)
-    assert await world.remaining() == 2
-    await world.let_pass(60_001)
+async def test_an_ended_request_is_forgotten_a_retention_after_its_end_or_its_confirmation(world: World) -> None:
+    """Its deadline no longer matters, and a second confirmation does not prolong its stay."""
+    await world.store.settle(await lease_of(world, "confirmed"), State.COMPLETED, b"x")
+    await world.store.settle(await lease_of(world, "unconfirmed"), State.COMPLETED, b"x")
+    for _ in range(2):
+        await world.let_pass(RETENTION_SECONDS * 400)
+        await world.store.confirm([Ended("confirmed", State.COMPLETED, 3)])
+    await world.let_pass(RETENTION_SECONDS * 200 + 1)
+    assert await world.remaining() == 1
+    await world.let_pass(RETENTION_SECONDS * 400)
     assert await world.remaining() == 0

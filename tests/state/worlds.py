@@ -12,6 +12,7 @@ from redis.asyncio import Redis, RedisCluster
 from connectors.settings import RedisSettings
 from connectors.state.base import StateStore
 from connectors.state.connect import connect, disconnect
+from connectors.state.keys import KeyLayout
 from connectors.state.memory_store import MemoryStateStore
 from connectors.state.redis_store import RedisStateStore
 
@@ -30,7 +31,11 @@ class World(Protocol):
         ...
 
     async def lose(self, request_id: str) -> None:
-        """The store forgets a request, as after a restart without its data."""
+        """The store forgets a request, as after a failover that lost the last steps."""
+        ...
+
+    async def flush(self) -> None:
+        """The store forgets everything, as after a restart without its data."""
         ...
 
     async def remaining(self) -> int:
@@ -54,7 +59,12 @@ class MemoryWorld:
     async def lose(self, request_id: str) -> None:
         assert isinstance(self.store, MemoryStateStore)
         del self.store._requests[request_id]
+        self.store._uncount(request_id)
         self._clock_ms += 1
+
+    async def flush(self) -> None:
+        self._clock_ms += 1
+        self.store = MemoryStateStore(self.now_ms, retention_seconds=RETENTION_SECONDS, born_ms=self._clock_ms)
 
     async def remaining(self) -> int:
         assert isinstance(self.store, MemoryStateStore)
@@ -69,8 +79,14 @@ class RedisWorld:
         self.namespace = f"test-{uuid.uuid4().hex}"
         self._pattern = f"{{{settings.key_prefix}:{self.namespace}:*"
         self._client: Redis | RedisCluster = connect(settings, SecretStr(url))
+        self._layout = KeyLayout(prefix=settings.key_prefix, namespace=self.namespace, shards=settings.shards)
+        self._was_flushed = False
         self.store: StateStore = RedisStateStore.from_settings(
-            settings, SecretStr(url), namespace=self.namespace, retention_seconds=RETENTION_SECONDS
+            settings,
+            SecretStr(url),
+            namespace=self.namespace,
+            retention_seconds=RETENTION_SECONDS,
+            has_history=self._has_history,
         )
 
     def now_ms(self) -> int:
@@ -83,10 +99,21 @@ class RedisWorld:
                     await self._client.zincrby(key, -milliseconds, cast("bytes", member))
             elif ":request:" in key:
                 await self._make_older(key, milliseconds)
+            elif key.endswith((":born", ":restored")) and await self._client.get(key) != b"0":
+                await self._client.decrby(key, milliseconds)
 
     async def lose(self, request_id: str) -> None:
-        keys = [key for key in await self.keys() if key.endswith(f":request:{request_id}")]
-        assert await self._client.delete(*keys) == 1
+        key, load, deadlines = self._layout.counted_request(request_id)
+        size_bytes = await self._client.hget(key, "size")
+        if size_bytes is not None and await self._client.zrem(deadlines, f"{int(size_bytes)}:{request_id}"):
+            await self._client.hincrby(load, "bytes", -int(size_bytes))
+        assert await self._client.delete(key) == 1
+
+    async def flush(self) -> None:
+        for key in await self.keys():
+            await self._client.delete(key)
+        self._was_flushed = True
+        assert not await self.store.is_restored()  # which is its new birth
 
     async def remaining(self) -> int:
         return len([key for key in await self.keys() if ":request:" in key])
@@ -102,6 +129,9 @@ class RedisWorld:
 
     async def encoding_of(self, key: str) -> str:
         return str((await self._client.object("encoding", key)).decode())
+
+    async def _has_history(self) -> bool:
+        return self._was_flushed
 
     async def close(self) -> None:
         keys = await self.keys()

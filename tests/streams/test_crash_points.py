@@ -50,7 +50,7 @@ async def test_a_lane_may_die_at_any_step(after: bool, outcome: Answered | Faile
     for step in range(1, MOST_STEPS):
         world = World(outcome=outcome)
         await world.intake(world.request_delivery(REQUEST))
-        task = world.written("llm.lane.simulated")[0]
+        task = world.written("llm.lane.simulated.normal")[0]
         delivery = world.delivery(task.value or b"", key=task.key, topic=task.topic)
         crashed = await until_done(
             lambda crasher, world=world, delivery=delivery: world.lane(delivery, crasher),

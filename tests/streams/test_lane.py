@@ -22,7 +22,7 @@ def request(**fields: object) -> LLMRequest:
 
 
 def lane_delivery(world: World) -> Delivery:
-    (task,) = world.written("llm.lane.simulated")
+    (task,) = world.written("llm.lane.simulated.normal")
     return world.delivery(task.value or b"", key=task.key, topic=task.topic)
 
 
@@ -167,7 +167,7 @@ async def test_without_streaming_no_token_is_published() -> None:
 
 async def test_a_task_nobody_can_read_is_set_aside_byte_for_byte() -> None:
     world = World()
-    await world.lane(world.delivery(b"\xc3\x01nonsense", key=b"r-1", topic="llm.lane.simulated"))
+    await world.lane(world.delivery(b"\xc3\x01nonsense", key=b"r-1", topic="llm.lane.simulated.normal"))
     assert [record.value for record in world.written("llm.requests.dlt")] == [b"\xc3\x01nonsense"]
     (result,) = world.results().values()
     assert (result.request_id, result.status) == ("r-1", State.FAILED)

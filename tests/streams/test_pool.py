@@ -92,7 +92,7 @@ async def test_a_repeat_of_running_work_is_attached_and_acknowledged_with_it() -
 
 
 async def test_an_unexpected_error_is_tried_again_and_not_acknowledged_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.pool.wait_random_exponential", lambda *_, **__: lambda _state: 0)
+    monkeypatch.setattr("streams.records_at_work.wait_random_exponential", lambda *_, **__: lambda _state: 0)
     tries = 0
     acknowledged: list[int] = []
 

@@ -8,26 +8,37 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import MessageSizeTooLargeError
 
 from connectors.kafka.producer import Outgoing, Producer
 from connectors.providers.base import Answered, Call, CallEvent, Failed, Outcome, Provider, Text
 from connectors.settings import Settings
-from connectors.state.base import StateStore
+from connectors.state.base import Ended, StateStore
 from connectors.state.memory_store import MemoryStateStore
 from policy.catalogue import SIMULATED_ONLY, Catalogue
+from policy.retry import RetryPolicy
 from schemas import Attempt, LaneTask, LLMRequest, LLMResult, StatusEvent
 from schemas.codec import SingleObjectCodec, decode_single_object
+from schemas.command import Command
 from schemas.envelope import header
+from schemas.task import Origin
+from streams.commands import CommandStage
+from streams.confirming import ResultConfirmer
 from streams.context import Delivery, StageContext
+from streams.deadlines import DeadlineSweeper
+from streams.delay import DelayStage
 from streams.ending import Ending
+from streams.gating import CallOutcome
 from streams.intake import Intake
 from streams.lane import Lane
 from streams.leases import LeaseKeeper
+from streams.provider_call import ProviderCaller
 from streams.records import RecordWriter
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 LEASE_SECONDS = 10.0
+LANE_TOPIC = "llm.lane.simulated.normal"
 
 
 class Crash(BaseException):
@@ -118,6 +129,37 @@ class CountingProvider:
     async def close(self) -> None: ...
 
 
+class OpenPermit:
+    """Lets a call be made, and learns nothing from it."""
+
+    refusal = None
+
+    def leave(self, outcome: CallOutcome | None) -> None: ...
+
+
+class WorldOriginals:
+    """Request records as they were delivered."""
+
+    def __init__(self, originals: dict[str, Delivery]) -> None:
+        self._originals = originals
+
+    async def fetch(self, origin: Origin) -> Delivery | None:
+        return self._originals.get(f"{origin.topic}-{origin.partition}-{origin.offset}")
+
+
+class AllConfirmed:
+    """A confirmer that has read every partition to its end."""
+
+    async def caught_up(self) -> frozenset[int]:
+        return frozenset({0})
+
+    def partition_of(self, _request_id: str) -> int:
+        return 0
+
+    async def restore(self) -> int:
+        return 0
+
+
 ANSWER = Answered(text="an answer", finish_reason="stop", model="reading-ease-1")
 
 
@@ -133,13 +175,16 @@ class World:
     clock: datetime = START
     largest_value: int | None = None
     refused_topic: str | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    originals: dict[str, Delivery] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.forget()
+        self.forget(history=False)
 
-    def forget(self) -> None:
+    def forget(self, *, history: bool = True) -> None:
         """The shared state comes back empty."""
-        self.state = MemoryStateStore(lambda: int(self.clock.timestamp() * 1000))
+        born_ms = int(self.clock.timestamp() * 1000) if history else 0
+        self.state = MemoryStateStore(lambda: int(self.clock.timestamp() * 1000), born_ms=born_ms)
 
     def pass_time(self, seconds: float) -> None:
         self.clock += timedelta(seconds=seconds)
@@ -147,7 +192,9 @@ class World:
     def delivery(
         self, value: bytes, *, key: bytes | None = None, topic: str = "llm.requests", offset: int = 0
     ) -> Delivery:
-        return Delivery(topic=topic, partition=0, offset=offset, timestamp=START, key=key, value=value)
+        made = Delivery(topic=topic, partition=0, offset=offset, timestamp=START, key=key, value=value)
+        self.originals[made.origin] = made
+        return made
 
     def request_delivery(self, request: LLMRequest, *, offset: int = 0) -> Delivery:
         return self.delivery(SingleObjectCodec().encode(request), key=request.request_id.encode(), offset=offset)
@@ -155,34 +202,72 @@ class World:
     async def intake(self, delivery: Delivery, crasher: Crasher | None = None) -> None:
         context, ending = self._process(crasher or Crasher(), "/intake")
         await Intake(context, ending).handle(delivery)
-        await ending.close()
 
     async def lane(self, delivery: Delivery, crasher: Crasher | None = None) -> None:
+        """Works on a task until it is done."""
         crasher = crasher or Crasher()
         context, ending = self._process(crasher, "/lane")
+        name = delivery.topic.split(".")[2]
+        provider = cast("Provider", CountingProvider(crasher, self.calls, self.outcome))
+        entry = self.catalogue.providers[name]
+        caller = ProviderCaller(provider, name=name, entry=entry, prices={}, worker=context.worker, now=context.now)
+        leases = LeaseKeeper(context.claims, lease_seconds=LEASE_SECONDS)
         lane = Lane(
             context,
-            name="simulated",
-            entry=self.catalogue.providers["simulated"],
-            provider=cast("Provider", CountingProvider(crasher, self.calls, self.outcome)),
-            prices={},
-            concurrency=1,
-            leases=LeaseKeeper(context.state, lease_seconds=LEASE_SECONDS),
+            name=name,
+            entry=entry,
+            caller=caller,
+            leases=leases,
             ending=ending,
+            retry=self.retry,
+            chance=lambda: 0.5,
         )
-        await lane.handle(delivery)
-        await ending.close()
+        while await lane.handle(delivery, OpenPermit()) is not None:
+            self.pass_time(LEASE_SECONDS)
 
-    async def lane_all(self) -> None:
+    async def lane_all(self, topic: str = LANE_TOPIC) -> None:
         """Delivers every task of the lane, in order, each until it is done."""
-        for offset, record in enumerate(self.written("llm.lane.simulated")):
+        for offset, record in enumerate(self.written(topic)):
             await self.lane(self.delivery(record.value or b"", key=record.key, topic=record.topic, offset=offset))
+
+    async def delay_all(self, crasher: Crasher | None = None) -> None:
+        """Lets time pass until every delayed task is due, and lets them go."""
+        for record in self.delayed():
+            task = decode_single_object(LaneTask, record.value or b"")
+            if task.not_before is not None:
+                self.clock = max(self.clock, task.not_before)
+            await self.delay(record, crasher)
+
+    async def delay(self, record: Outgoing, crasher: Crasher | None = None) -> None:
+        """The delay stage takes up one record, at the present time."""
+        context, ending = self._process(crasher or Crasher(), "/delay")
+        stage = DelayStage(context, ending, cast("AIOKafkaConsumer", None))
+        await stage.let_go(self.delivery(record.value or b"", key=record.key, topic=record.topic, offset=0))
+
+    async def sweep(self, crasher: Crasher | None = None) -> int:
+        """The control role looks for deadlines, with all results read."""
+        context, ending = self._process(crasher or Crasher(), "/control")
+        sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", AllConfirmed()))
+        return await sweeper.sweep()
+
+    async def cancel(self, command: Command, crasher: Crasher | None = None) -> int:
+        """The control role carries out a command."""
+        context, ending = self._process(crasher or Crasher(), "/control")
+        return await CommandStage(context, ending, cast("AIOKafkaConsumer", None)).carry_out(command)
+
+    async def confirm_all(self) -> None:
+        """The control role reads all results."""
+        ends = [Ended(result.request_id, result.status, result.state_version) for result in self.results().values()]
+        await self.state.confirm(ends)
+
+    def delayed(self) -> list[Outgoing]:
+        return [record for record in self.log if record.topic.startswith("llm.retry.")]
 
     def written(self, topic: str) -> list[Outgoing]:
         return [record for record in self.log if record.topic == topic]
 
     def tasks(self) -> list[LaneTask]:
-        return [decode_single_object(LaneTask, r.value or b"") for r in self.written("llm.lane.simulated")]
+        return [decode_single_object(LaneTask, r.value or b"") for r in self.written(LANE_TOPIC)]
 
     def results(self) -> dict[str | None, LLMResult]:
         """Distinct results by `ce_id`."""
@@ -203,10 +288,13 @@ class World:
         return {header(r.headers, "ce_id"): decode_single_object(Attempt, r.value or b"") for r in found}
 
     def _process(self, crasher: Crasher, source: str) -> tuple[StageContext, Ending]:
+        state = cast("StateStore", CrashingState(self.state, crasher))
         context = StageContext(
             settings=self.settings,
             catalogue=self.catalogue,
-            state=cast("StateStore", CrashingState(self.state, crasher)),
+            state=state,
+            claims=state,
+            originals=WorldOriginals(self.originals),
             producer=cast("Producer", LogProducer(self.log, crasher, self)),
             codec=SingleObjectCodec(),
             worker=f"worker-{id(crasher)}",

@@ -1,34 +1,46 @@
 -- Remembers a request once, counts it, and notes its deadline.
 --
--- KEYS  request hash, load hash, deadlines set
+-- KEYS  request hash, load hash, deadlines set, birth of this store, cancellations set
 -- ARGV  1 request id, 2 origin, 3 size in bytes, 4 deadline, 5 retention, both in ms;
---       6 requests to close at, 7 requests to reopen at, 8 bytes to close at, 9 bytes to reopen at
--- Gives {'admitted', version, repeated} or {'settled', state, version, outcome} or {'duplicate', state}
---       or {'full', requests, bytes}
+--       6 requests to close at, 7 requests to reopen at, 8 bytes to close at, 9 bytes to reopen at;
+--       10 summary, 11 when its record was written, 12 when it was sent, both in ms; 13 tenant, 14 correlation id;
+--       15 how often it was redriven, 16 version and 17 number of calls of its last life
+-- Gives {'admitted', version, attempt, repeated, cancelled} or {'settled', state, version, outcome}
+--       or {'duplicate', state} or {'full', requests, bytes} or {'unborn'}
 
-local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
+local request, load, deadlines, born, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request_id, origin, size_bytes = ARGV[1], ARGV[2], ARGV[3]
 local deadline_ms, retention_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
 local close_requests, reopen_requests = tonumber(ARGV[6]), tonumber(ARGV[7])
 local close_bytes, reopen_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
+local summary, recorded_ms, sent_ms = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
+local tenant, correlation = ARGV[13], ARGV[14]
+local redrives, version, attempt = tonumber(ARGV[15]), tonumber(ARGV[16]) + 1, tonumber(ARGV[17]) + 1
 
 local GIVEN_UP_AT_ONCE = 10
+local REDRIVABLE = {failed = true, expired = true, cancelled = true, rejected = true}
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'origin')
-local state, version, fence = known[1], known[2], known[3]
-if state then
+local born_ms = tonumber(redis.call('GET', born) or '')
+if not born_ms then
+  return {'unborn'}
+end
+
+local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'origin', 'attempt', 'redrives', 'size')
+local state = known[1]
+local new_life = state and REDRIVABLE[state] and redrives > tonumber(known[6] or 0)
+if state and not new_life then
   local same_record = known[4] == origin
   -- Once claimed, its lane task is in Kafka and will be read: the record itself has nothing more to cause.
-  if fence or not same_record then
+  if known[3] or not same_record then
     return {'duplicate', state}
   end
   if state == 'queued' then
-    return {'admitted', tonumber(version), 1}
+    return {'admitted', tonumber(known[2]), tonumber(known[5]), 1, redis.call('HEXISTS', request, 'cancel')}
   end
-  return {'settled', state, tonumber(version), redis.call('HGET', request, 'outcome')}
+  return {'settled', state, tonumber(known[2]), redis.call('HGET', request, 'outcome')}
 end
 
 -- What had no end for a whole retention past its deadline never will: its hash is gone. Without this it would be
@@ -55,11 +67,47 @@ if closed then
   return {'full', requests, bytes}
 end
 
+local function cancelled()
+  if redis.call('EXISTS', cancels) == 0 then
+    return false
+  end
+  -- One member for each way to name requests: by id, tenant or correlation id, alone or together.
+  for _, id in ipairs({'', request_id}) do
+    for _, of_tenant in ipairs({'', tenant}) do
+      for _, correlated in ipairs({'', correlation}) do
+        local lengths = #id .. ':' .. #of_tenant .. ':'
+        local issued_ms = redis.call('ZSCORE', cancels, lengths .. id .. of_tenant .. correlated)
+        if issued_ms and sent_ms <= tonumber(issued_ms) then
+          return true
+        end
+      end
+    end
+  end
+  return false
+end
+
+if new_life then
+  version = math.max(version, known[2] + 1)
+  attempt = math.max(attempt, (known[5] or 0) + 1)
+  -- An end that is not confirmed is still counted.
+  if known[7] and redis.call('ZREM', deadlines, known[7] .. ':' .. request_id) == 1 then
+    redis.call('HINCRBY', load, 'bytes', 0 - known[7])
+  end
+  redis.call('DEL', request)
+end
 -- A deadline that has passed already counts from now: the request must not be forgotten, or given up, at once.
 local due_ms = math.max(deadline_ms, now_ms)
-redis.call('HSET', request, 'state', 'queued', 'version', 1, 'attempt', 1,
-  'origin', origin, 'size', size_bytes, 'deadline', due_ms)
+redis.call('HSET', request, 'state', 'queued', 'version', version, 'task', version, 'attempt', attempt,
+  'origin', origin, 'size', size_bytes, 'deadline', due_ms, 'summary', summary, 'redrives', redrives)
+-- It may have been let in and called already, in a life of this store that is lost.
+if recorded_ms <= born_ms then
+  redis.call('HSET', request, 'doubt', 1)
+end
+local is_cancelled = cancelled()
+if is_cancelled then
+  redis.call('HSET', request, 'cancel', 1)
+end
 redis.call('PEXPIREAT', request, due_ms + retention_ms)
 redis.call('ZADD', deadlines, due_ms, size_bytes .. ':' .. request_id)
 redis.call('HINCRBY', load, 'bytes', size_bytes)
-return {'admitted', 1, 0}
+return {'admitted', version, attempt, 0, is_cancelled and 1 or 0}

@@ -1,12 +1,16 @@
 -- Takes the lease if nobody has it, and moves the request to PROCESSING.
 --
--- KEYS  request hash
--- ARGV  1 owner, 2 token of this claim, 3 length of the lease, 4 retention, both in ms
--- Gives {'claimed', fence, attempt, version, history missing, lost calls as JSON or ''} or {'busy', retry after ms}
---       or {'settled', state, version, outcome}
+-- KEYS  request hash, load hash, deadlines set
+-- ARGV  1 owner, 2 token of this claim, 3 length of the lease, 4 retention, both in ms; of the task that is claimed:
+--       5 version (0: any), 6 number of its next call, 7 request id, 8 size in bytes, 9 deadline in ms
+-- Gives {'claimed', fence, attempt, version, history missing, lost calls as JSON or '', cancelled}
+--       or {'busy', retry after ms} or {'settled', state, version, outcome}
+--       or {'moved', state, version, summary} or {'stale'}
 
-local request = KEYS[1]
+local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
 local owner, token, lease_ms, retention_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local task_version, task_attempt = tonumber(ARGV[5]), tonumber(ARGV[6])
+local request_id, task_bytes, task_deadline_ms = ARGV[7], ARGV[8], tonumber(ARGV[9])
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
@@ -14,15 +18,26 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local until_ms = now_ms + lease_ms
 
-local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'attempt', 'origin', 'deadline',
-  'owner', 'token', 'started', 'until', 'lost')
+local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'attempt', 'doubt', 'deadline',
+  'owner', 'token', 'started', 'until', 'lost', 'task', 'moved', 'cancel', 'size')
 local state, version, fence = known[1], tonumber(known[2] or 0), tonumber(known[3] or 0)
-local attempt, origin, deadline_ms = tonumber(known[4] or 1), known[5], tonumber(known[6] or 0)
+local attempt, doubt, deadline_ms = tonumber(known[4] or 1), known[5], tonumber(known[6] or 0)
 local held_by, held_token, started_ms, held_until_ms = known[7], known[8], tonumber(known[9]), tonumber(known[10])
-local lost = known[11] or ''
+local lost, known_task, moved, cancel = known[11] or '', tonumber(known[12] or 0), known[13], known[14]
+local size_bytes = known[15]
 
-if TERMINAL[state] then
+-- A task that is newer than all that is known: the store has lost what came between, or all, and believes the task.
+local ahead = not state or task_version > version
+if TERMINAL[state] and not ahead then
   return {'settled', state, version, redis.call('HGET', request, 'outcome')}
+end
+if task_version > 0 and task_version < known_task then
+  -- Once the task that followed was claimed, it is in Kafka.
+  local is_waiting = (state == 'queued' or state == 'retry_scheduled') and version == known_task
+  if is_waiting and tonumber(moved or 0) == task_version then
+    return {'moved', state, version, redis.call('HGET', request, 'summary') or ''}
+  end
+  return {'stale'}
 end
 
 local function outlive_lease()
@@ -32,10 +47,11 @@ local function outlive_lease()
 end
 
 local function claimed()
-  return {'claimed', fence, attempt, version, origin and 0 or 1, lost}
+  return {'claimed', fence, attempt, version, doubt and 1 or 0, lost, cancel and 1 or 0}
 end
 
-if state == 'processing' then
+local is_reclaim = state == 'processing' and not ahead
+if is_reclaim then
   -- The same claim again: its reply was lost on the way, so no call was made under this lease.
   if held_token == token then
     redis.call('HSET', request, 'until', until_ms)
@@ -50,11 +66,34 @@ if state == 'processing' then
   lost = cjson.encode(lost_calls)
   redis.call('HSET', request, 'lost', lost)
   attempt = attempt + 1
-elseif not state then
-  -- It had a life here once. Versions from the clock are above any that it was given then.
-  version = tonumber(time[1])
 end
 
+if ahead then
+  if TERMINAL[state] then
+    cancel = false
+    redis.call('HDEL', request, 'cancel', 'outcome')
+  end
+  version, attempt, doubt, lost = math.max(version, task_version), math.max(attempt, task_attempt), '1', ''
+  redis.call('HDEL', request, 'lost', 'moved')
+  redis.call('HSET', request, 'doubt', 1, 'task', task_version)
+end
+if doubt or not size_bytes then
+  -- What this store has lost is counted again.
+  deadline_ms = math.max(deadline_ms, task_deadline_ms, now_ms)
+  redis.call('HSET', request, 'deadline', deadline_ms)
+  redis.call('PEXPIREAT', request, deadline_ms + retention_ms)
+  if size_bytes or task_version > 0 then
+    size_bytes = size_bytes or task_bytes
+    redis.call('HSET', request, 'size', size_bytes)
+    if redis.call('ZADD', deadlines, deadline_ms, size_bytes .. ':' .. request_id) == 1 then
+      redis.call('HINCRBY', load, 'bytes', size_bytes)
+    end
+  end
+end
+if doubt and not is_reclaim then
+  -- It may have had another life here. Versions from the clock are above any that it was given then.
+  version = math.max(version, tonumber(time[1]))
+end
 version = version + 1
 -- From the clock as well, in microseconds: a lease of a life that this store has lost must not pass for one of this.
 fence = math.max(fence + 1, time[1] * 1000000 + time[2])

@@ -1,25 +1,38 @@
 -- Remembers a request that ends at the door, with its outcome, without counting it.
 --
 -- KEYS  request hash
--- ARGV  1 origin, 2 terminal state, 3 outcome, 4 retention in ms
--- Gives {'admitted', version, repeated} or {'settled', state, version, outcome} or {'duplicate', state}
+-- ARGV  1 origin, 2 terminal state, 3 version, 4 outcome, 5 retention in ms, 6 how often it was redriven
+-- Gives {'admitted', version, attempt, repeated, cancelled} or {'settled', state, version, outcome}
+--       or {'duplicate', state}
 
 local request = KEYS[1]
-local origin, state, outcome, retention_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local origin, state, version, outcome, retention_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local redrives = tonumber(ARGV[6])
 
-local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'origin')
-if known[1] then
+local REDRIVABLE = {failed = true, expired = true, cancelled = true, rejected = true}
+
+local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'origin', 'attempt', 'redrives', 'size',
+  'cancel')
+local new_life = known[1] and REDRIVABLE[known[1]] and redrives > tonumber(known[6] or 0)
+if known[1] and not new_life then
   local same_record = known[4] == origin
   if known[3] or not same_record then
     return {'duplicate', known[1]}
   end
   if known[1] == 'queued' then
-    return {'admitted', tonumber(known[2]), 1}
+    return {'admitted', tonumber(known[2]), tonumber(known[5]), 1, known[8] and 1 or 0}
   end
   -- The first refusal stands, whatever the reason is now: it may be published already.
   return {'settled', known[1], tonumber(known[2]), redis.call('HGET', request, 'outcome')}
 end
 
-redis.call('HSET', request, 'state', state, 'version', 1, 'origin', origin, 'outcome', outcome)
+version = math.max(version, (known[2] or 0) + 1)
+redis.call('DEL', request)
+redis.call('HSET', request, 'state', state, 'version', version, 'attempt', known[5] or 0, 'origin', origin,
+  'redrives', redrives, 'outcome', outcome)
+-- The end of its last life may be counted until it is confirmed: by its size it can be taken out.
+if known[7] then
+  redis.call('HSET', request, 'size', known[7])
+end
 redis.call('PEXPIRE', request, retention_ms)
-return {'settled', state, 1, outcome}
+return {'settled', state, version, outcome}

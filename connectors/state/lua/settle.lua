@@ -1,17 +1,18 @@
 -- Moves a request to a terminal state, keeps its outcome, and takes it out of the count.
 --
 -- KEYS  request hash, load hash, deadlines set
--- ARGV  1 request id, 2 fence, 3 version of the lease, 4 terminal state, 5 outcome, 6 retention in ms
+-- ARGV  1 request id, 2 fence, 3 version of the lease, 4 terminal state, 5 outcome, 6 retention in ms,
+--       7 whether the lease is a worker's own, taken while this store was away
 -- Gives nothing to the winner, and {'settled', state, version, outcome} to others
 
 local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
-local request_id, fence, lease_version = ARGV[1], ARGV[2], ARGV[3]
-local end_state, outcome, retention_ms = ARGV[4], ARGV[5], ARGV[6]
+local request_id, fence, lease_version = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local end_state, outcome, retention_ms, own_lease = ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1'
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
 local known = redis.call('HMGET', request, 'state', 'fence', 'until', 'version', 'size')
-local state, version, size_bytes = known[1], known[4], known[5]
+local state, version, size_bytes = known[1], tonumber(known[4]), known[5]
 local same_fence = known[2] == fence
 local given_back = known[3] == '0'
 
@@ -20,15 +21,19 @@ if TERMINAL[state] then
   if same_fence and state == end_state then
     return
   end
-  return {'settled', state, tonumber(version), redis.call('HGET', request, 'outcome')}
+  return {'settled', state, version, redis.call('HGET', request, 'outcome')}
 end
-if state and not (state == 'processing' and same_fence and not given_back) then
-  return {'settled', state, tonumber(version), false}
+local held = state == 'processing' and same_fence and not given_back
+-- Nobody claimed it meanwhile, so the worker's own lease stands.
+local unclaimed = own_lease and state == 'queued' and version <= lease_version
+if state and not (held or unclaimed) then
+  return {'settled', state, version, false}
 end
 
 -- A request that the store has lost meanwhile is ended too: an outcome that was paid for is never dropped.
-redis.call('HSET', request, 'state', end_state, 'version', (version or lease_version) + 1, 'fence', fence,
+redis.call('HSET', request, 'state', end_state, 'version', math.max(version or 0, lease_version) + 1, 'fence', fence,
   'outcome', outcome)
+redis.call('HDEL', request, 'summary')
 redis.call('PEXPIRE', request, retention_ms)
 -- To be in the set is to be counted, so nothing can be taken out of the count twice.
 if size_bytes and redis.call('ZREM', deadlines, size_bytes .. ':' .. request_id) == 1 then

@@ -1,0 +1,9 @@
+"""What stands for arguments that a caller leaves out."""
+
+from connectors.state.base import TaskRef
+from schemas.dead_letter_headers import Redrive
+
+ANY_TASK = TaskRef(version=0, attempt=1, size_bytes=0, deadline_ms=0)
+"""Whatever task a request is on."""
+
+FIRST_LIFE = Redrive(count=0, state_version=0, attempt=0)

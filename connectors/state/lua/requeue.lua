@@ -1,0 +1,44 @@
+-- Moves a request whose wait is over from RETRY_SCHEDULED to QUEUED.
+--
+-- KEYS  request hash
+-- ARGV  1 version of the task that waited, 2 number of its next call, 3 summary, 4 deadline, 5 retention, both in ms
+-- Gives {'moved', state, version, summary} or {'stale'} or {'settled', state, version, outcome}
+
+local request = KEYS[1]
+local task_version, task_attempt, summary = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local deadline_ms, retention_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
+
+local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
+
+local known = redis.call('HMGET', request, 'state', 'version', 'task', 'moved')
+local state, version = known[1], tonumber(known[2] or 0)
+local known_task, moved = tonumber(known[3] or 0), tonumber(known[4] or 0)
+
+local ahead = task_version > version
+if TERMINAL[state] and not ahead then
+  return {'settled', state, version, redis.call('HGET', request, 'outcome')}
+end
+if not ahead then
+  -- Once the task that followed was claimed, it is in Kafka.
+  if state == 'queued' and moved == task_version and version == known_task then
+    return {'moved', state, version, redis.call('HGET', request, 'summary') or ''}
+  end
+  if state ~= 'retry_scheduled' or known_task ~= task_version then
+    return {'stale'}
+  end
+else
+  -- The store has lost what came between, or all, and believes the task. Its claim will count it again.
+  local time = redis.call('TIME')
+  deadline_ms = math.max(deadline_ms, time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('HDEL', request, 'owner', 'token', 'started', 'until', 'lost', 'outcome')
+  if TERMINAL[state] then
+    redis.call('HDEL', request, 'cancel')
+  end
+  redis.call('HSET', request, 'doubt', 1, 'deadline', deadline_ms)
+  redis.call('PEXPIREAT', request, deadline_ms + retention_ms)
+end
+
+version = math.max(version, task_version) + 1
+redis.call('HSET', request, 'state', 'queued', 'version', version, 'task', version, 'moved', task_version,
+  'attempt', task_attempt, 'summary', summary)
+return {'moved', 'queued', version, summary}

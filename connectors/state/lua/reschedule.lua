@@ -1,0 +1,37 @@
+-- Ends a claim with another try to come: later (RETRY_SCHEDULED), or at once on another lane (QUEUED).
+--
+-- KEYS  request hash
+-- ARGV  1 fence, 2 version of the lease, 3 next state, 4 version of the task that was claimed, 5 number of the next
+--       call, 6 summary, 7 retention in ms, 8 whether the lease is a worker's own, taken while this store was away
+-- Gives nothing to the winner, and {'settled', state, version, outcome} to others
+
+local request = KEYS[1]
+local fence, lease_version, next_state = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local task_version, next_attempt, summary, retention_ms = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+
+local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
+
+local known = redis.call('HMGET', request, 'state', 'fence', 'until', 'version', 'deadline')
+local state, version = known[1], tonumber(known[4])
+local same_fence = known[2] == fence
+
+if TERMINAL[state] then
+  return {'settled', state, version, redis.call('HGET', request, 'outcome')}
+end
+local next_version = lease_version + 1
+if state == next_state and same_fence and version == next_version then
+  return
+end
+local held = state == 'processing' and same_fence and known[3] ~= '0'
+-- Nobody claimed it meanwhile, so the worker's own lease stands.
+local unclaimed = ARGV[8] == '1' and state == 'queued' and version <= lease_version
+if state and not (held or unclaimed) then
+  return {'settled', state, version, false}
+end
+
+redis.call('HSET', request, 'state', next_state, 'version', next_version, 'task', next_version, 'moved', task_version,
+  'fence', fence, 'attempt', next_attempt, 'summary', summary)
+redis.call('HDEL', request, 'owner', 'token', 'started', 'until', 'lost', 'doubt')
+if not state then
+  redis.call('PEXPIRE', request, retention_ms)
+end

@@ -1,0 +1,161 @@
+"""One request as the memory store knows it, and what a step makes of it."""
+
+from dataclasses import dataclass, field
+
+from connectors.state.base import (
+    Admission,
+    Admitted,
+    Arrival,
+    Claimed,
+    Duplicate,
+    Ended,
+    Known,
+    Lease,
+    LostCall,
+    Moved,
+    Settled,
+    TaskRef,
+)
+from policy.lifecycle import Standing, Step, advance, possible_steps
+from schemas.vocabulary import State
+
+
+@dataclass(kw_only=True, slots=True)
+class Hold:
+    """Who holds a lease. `until_ms` is 0 once it was given back."""
+
+    owner: str
+    token: str | None
+    started_ms: int
+    until_ms: int
+
+
+@dataclass(kw_only=True, slots=True)
+class MemoryRequest:
+    """The twin of a request's hash in Redis. `attempt` is the number of the running call, or of the next one."""
+
+    standing: Standing
+    expires_ms: int = 0
+    origin: str | None = None
+    size_bytes: int | None = None
+    deadline_ms: int = 0
+    fence: int | None = None
+    attempt: int = 0
+    redrives: int = 0
+    task_version: int = 0
+    moved_from: int = 0
+    summary: bytes = b""
+    in_doubt: bool = False
+    is_cancelled: bool = False
+    hold: Hold | None = None
+    lost_calls: list[LostCall] = field(default_factory=list)
+    outcome: bytes | None = None
+
+    @classmethod
+    def of(cls, ended: Ended, known: "MemoryRequest | None") -> "MemoryRequest":
+        """What is left of a request whose end is in Kafka."""
+        request = cls(standing=Standing(ended.state, ended.version), fence=1)
+        if known is not None:
+            # Claimed while this store was away: its record has caused all that it will.
+            request.fence = known.fence if known.state.is_terminal else known.fence or 1
+            request.origin, request.attempt, request.redrives = known.origin, known.attempt, known.redrives
+        return request
+
+    @property
+    def state(self) -> State:
+        return self.standing.state
+
+    def step(self, step: Step) -> None:
+        self.standing = advance(self.standing, step)
+
+    def begins_again_with(self, arrival: Arrival) -> bool:
+        """Whether a record is a redriven one that begins another life of this request."""
+        is_redriven = arrival.redrive is not None and arrival.redrive.count > self.redrives
+        return is_redriven and Step.REDRIVE in possible_steps(self.standing)
+
+    def seen_before(self, arrival: Arrival) -> Admission:
+        """The answer to a record that begins nothing."""
+        if self.fence is not None or self.origin != arrival.origin:
+            return Duplicate(self.state)
+        if self.state is State.QUEUED:
+            return Admitted(self.standing.version, attempt=self.attempt, repeated=True, cancelled=self.is_cancelled)
+        return self.settled()
+
+    def is_held_by(self, lease: Lease) -> bool:
+        """Whether nobody claimed after this lease, even if it has lapsed."""
+        return self.hold is not None and self.hold.until_ms > 0 and self.fence == lease.fence
+
+    def is_free_for(self, lease: Lease) -> bool:
+        """Whether a lease that a worker gave to itself may stand: nobody claimed meanwhile."""
+        return lease.is_own and self.state is State.QUEUED and self.standing.version <= lease.version
+
+    def is_behind(self, task_version: int) -> bool:
+        """Whether a task is newer than all that is known: the store has lost what came between."""
+        return task_version > self.standing.version
+
+    def waits_after(self, task_version: int) -> bool:
+        """Whether this task was the last one to be moved on, and nobody has taken up the one that followed."""
+        is_waiting = self.state in (State.QUEUED, State.RETRY_SCHEDULED) and self.standing.version == self.task_version
+        return is_waiting and self.moved_from == task_version
+
+    def believe(self, state: State, version: int) -> None:
+        """Takes a task's word for where the request stands, and forgets what is older."""
+        if self.state.is_terminal:
+            self.is_cancelled, self.outcome = False, None
+        self.standing = Standing(state, max(self.standing.version, version))
+        self.hold, self.lost_calls, self.in_doubt = None, [], True
+
+    def believe_claimed(self, task: TaskRef) -> None:
+        self.believe(State.QUEUED, task.version)
+        self.task_version, self.moved_from = task.version, 0
+        self.attempt = max(self.attempt, task.attempt)
+
+    def take(self, *, owner: str, token: str | None, now_ms: int, until_ms: int) -> None:
+        """Gives the lease to `owner`. Whoever held it has lost a call."""
+        if self.hold is not None:
+            self.lost_calls.append(self._running_call(self.hold))
+            self.attempt += 1
+            self.step(Step.RECLAIM)
+        else:
+            if self.in_doubt:
+                # It may have had another life. Versions from the clock are above any that it was given then.
+                self.standing = Standing(self.state, max(self.standing.version, now_ms // 1000))
+            self.step(Step.CLAIM)
+        self.fence = max((self.fence or 0) + 1, now_ms * 1000)
+        self.hold = Hold(owner=owner, token=token, started_ms=now_ms, until_ms=until_ms)
+
+    def move(self, step: Step, *, task_version: int, next_attempt: int, summary: bytes) -> None:
+        """Makes the next task of the request; the one before it is `task_version`."""
+        self.step(step)
+        self.task_version, self.moved_from = self.standing.version, task_version
+        self.attempt, self.summary = next_attempt, summary
+
+    def claimed(self, request_id: str) -> Claimed:
+        version = self.standing.version
+        return Claimed(
+            lease=Lease(request_id=request_id, fence=self.fence or 0, attempt=self.attempt, version=version),
+            lost_calls=tuple(self.lost_calls),
+            history_missing=self.in_doubt,
+            cancelled=self.is_cancelled,
+        )
+
+    def moved(self) -> Moved:
+        return Moved(self.standing.state, self.standing.version, self.summary)
+
+    def known(self, request_id: str, now_ms: int) -> Known:
+        return Known(
+            request_id=request_id,
+            state=self.state,
+            version=self.standing.version,
+            summary=self.summary,
+            held_ms=max(0, self.hold.until_ms - now_ms) if self.hold else 0,
+            running=self._running_call(self.hold) if self.hold else None,
+            lost_calls=tuple(self.lost_calls),
+            outcome=self.outcome,
+        )
+
+    def settled(self) -> Settled:
+        return Settled(self.standing.state, self.standing.version, self.outcome)
+
+    def _running_call(self, hold: Hold) -> LostCall:
+        return LostCall(attempt=self.attempt, owner=hold.owner, started_ms=hold.started_ms)

@@ -1,0 +1,138 @@
+"""Cancellations: `CommandStage` ends what nobody holds, `CancelListener` ends the calls of its own process."""
+
+import asyncio
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from connectors import metrics
+from connectors.kafka.client import client_options
+from connectors.kafka.group_consumer import commit_positions
+from connectors.kafka.reader import TopicReader
+from connectors.state.base import Cancellation, Known
+from policy.cancelling import concerns
+from policy.failures import problem
+from policy.summary import Identity, Summary, identity, load_summary
+from schemas.attempt import Problem
+from schemas.codec import Codec, CodecError, decode_json, is_json
+from schemas.command import Command
+from schemas.vocabulary import CommandAction, FailureCategory, State
+from streams.context import StageContext
+from streams.ending import Ending
+from streams.leases import LeaseKeeper
+from streams.outside_ends import end_from_outside
+from streams.patience import patiently
+
+log = structlog.get_logger(__name__)
+
+POLL_MS = 500
+AFTER_ERROR_SECONDS = 1.0
+
+
+class CommandStage:
+    """Carries out commands, each at least once. Doing so twice has no further effect."""
+
+    def __init__(self, context: StageContext, ending: Ending, consumer: AIOKafkaConsumer) -> None:
+        self._context = context
+        self._ending = ending
+        self._consumer = consumer
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop`."""
+        while not stop.is_set():
+            batches = await self._consumer.getmany(timeout_ms=POLL_MS)
+            for partition, records in batches.items():
+                for record in records:
+                    command = await read_command(self._context.codec, record)
+                    if command is not None:
+                        await self.carry_out(command)
+                await commit_positions(self._consumer, {partition: records[-1].offset + 1})
+
+    async def carry_out(self, command: Command) -> int:
+        """Cancels what the command is about. Returns how many requests were ended here, calls not among them."""
+        state = self._context.state
+        cancellation = Cancellation(
+            request_id=command.request_id or "",
+            tenant_id=command.tenant_id or "",
+            correlation_id=command.correlation_id or "",
+            issued_ms=int(command.issued_at.timestamp() * 1000),
+        )
+        # First: what is admitted from now on has seen it, and what was admitted before is found below.
+        await patiently("forbid", lambda: state.forbid(cancellation))
+        ended = 0
+        if command.request_id is not None:
+            ended = await self._cancel(command, [command.request_id])
+        else:
+            async for request_ids in state.counted():
+                ended += await self._cancel(command, request_ids)
+        metrics.commands_carried_out.inc()
+        log.info("cancelled", command_id=command.command_id, issued_by=command.issued_by, ended=ended)
+        return ended
+
+    async def _cancel(self, command: Command, request_ids: list[str]) -> int:
+        found = await patiently("look", lambda: self._context.state.look(request_ids))
+        wanted = [known for known in found if _is_wanted(command, known)]
+        ids = [known.request_id for known in wanted]
+        if not ids:
+            return 0
+        # Whoever holds one, or claims it before it is ended below, knows by this.
+        await patiently("cancel", lambda: self._context.state.cancel(ids))
+        ended = [
+            await end_from_outside(self._context, self._ending, known, State.CANCELLED, lambda _: _called_off(command))
+            for known in wanted
+        ]
+        return sum(ended)
+
+
+class CancelListener:
+    """Ends the running calls of this process that a command is about, at once. The leases tell of it later anyhow."""
+
+    def __init__(self, context: StageContext, leases: LeaseKeeper) -> None:
+        self._context = context
+        self._leases = leases
+
+    async def run(self) -> None:
+        """Listens until it is cancelled. Without Kafka it tries again, and the leases do."""
+        options = client_options(self._context.settings)
+        while True:
+            try:
+                async with TopicReader(options, [self._context.settings.topics.commands]) as reader:
+                    async for record in reader:
+                        await self._hear(record)
+            except (KafkaError, OSError) as error:
+                log.warning("commands_not_heard", error=repr(error)[:200])
+                await asyncio.sleep(AFTER_ERROR_SECONDS)
+
+    async def _hear(self, record: ConsumerRecord) -> None:
+        command = await read_command(self._context.codec, record)
+        if command is not None:
+            self._leases.cancel(lambda request: concerns(command, identity(request), submitted_at=request.submitted_at))
+
+
+async def read_command(codec: Codec, record: ConsumerRecord) -> Command | None:
+    """The command of a record, or None for one that this version cannot read or does not know."""
+    try:
+        value = record.value or b""
+        if is_json(value):
+            command = decode_json(Command, value)
+        else:
+            command = await patiently("decode", lambda: codec.decode(Command, value))
+    except CodecError as error:
+        log.warning("command_undecodable", partition=record.partition, offset=record.offset, error=error.reason)
+        return None
+    return command if command.action is CommandAction.CANCEL else None
+
+
+def _is_wanted(command: Command, known: Known) -> bool:
+    if known.state.is_terminal:
+        return False
+    summary: Summary | None = load_summary(known.summary)
+    who: Identity = summary or Identity(request_id=known.request_id, tenant_id="")
+    return concerns(command, who, submitted_at=summary.submitted_at if summary else None)
+
+
+def _called_off(command: Command) -> Problem:
+    by = f" by {command.issued_by}" if command.issued_by else ""
+    why = f": {command.reason}" if command.reason else ""
+    return problem(FailureCategory.CANCELLED, f"cancelled{by}{why}")

@@ -1,0 +1,65 @@
+"""The deadline sweep: a request expires on time wherever it is, in a lane, in a delay topic or behind a breaker.
+
+A request that is being called is left to its lane: the call ends with the deadline, and settles it there.
+"""
+
+import structlog
+
+from connectors.state.base import Known
+from policy.summary import Summary
+from policy.validation import deadline_passed
+from schemas.attempt import Problem
+from schemas.vocabulary import State
+from streams.confirming import ResultConfirmer
+from streams.context import StageContext
+from streams.ending import Ending
+from streams.outside_ends import end_from_outside, publish_again
+from streams.patience import patiently
+
+log = structlog.get_logger(__name__)
+
+MAX_AT_ONCE = 1_000
+UNPUBLISHED_SECONDS = 10.0
+"""An end that is not confirmed for so long: whoever settled it may have died before it was published."""
+
+
+class DeadlineSweeper:
+    """Sweeps the requests whose results go to the partitions that this process has read to their end."""
+
+    def __init__(self, context: StageContext, ending: Ending, confirmer: ResultConfirmer) -> None:
+        self._context = context
+        self._ending = ending
+        self._confirmer = confirmer
+        self._unpublished_since: dict[str, float] = {}
+
+    async def sweep(self) -> int:
+        """Ends what is overdue. Returns how many that were."""
+        if not await patiently("is_restored", self._context.state.is_restored):
+            log.warning("state_was_emptied", action="reading results back")
+            log.warning("state_restored", results=await self._confirmer.restore())
+        due = await patiently("overdue", lambda: self._context.state.overdue(limit=MAX_AT_ONCE))
+        own = await self._confirmer.caught_up() if due else frozenset()
+        ids = [request_id for request_id in due if self._confirmer.partition_of(request_id) in own]
+        found = await patiently("look", lambda: self._context.state.look(ids)) if ids else []
+        await self._publish_again([known for known in found if known.state.is_terminal])
+        alive = [known for known in found if not known.state.is_terminal]
+        ended = [
+            await end_from_outside(self._context, self._ending, known, State.EXPIRED, _deadline) for known in alive
+        ]
+        return sum(ended)
+
+    async def _publish_again(self, ended: list[Known]) -> None:
+        now = self._context.now().timestamp()
+        unpublished = {known.request_id: known for known in ended if known.outcome}
+        self._unpublished_since = {
+            request_id: self._unpublished_since.get(request_id, now) for request_id in unpublished
+        }
+        for request_id, known in unpublished.items():
+            if now - self._unpublished_since[request_id] >= UNPUBLISHED_SECONDS:
+                log.warning("end_published_again", request_id=request_id, state=known.state)
+                await publish_again(self._ending, known)
+                self._unpublished_since[request_id] = now
+
+
+def _deadline(summary: Summary) -> Problem:
+    return deadline_passed(summary.deadline_at)

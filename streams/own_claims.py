@@ -1,0 +1,172 @@
+"""Claims of a worker's own, for as long as Redis is away, so that a lane goes on with what it has.
+
+Each partition of a lane is read by one worker at a time, so a record that was written after this worker got its
+partition has not been with anybody else: its claim needs nobody's consent. One that was there before may have been
+called by the worker before; it counts as a call that may have been paid for, unless its request asks that none is made
+in doubt: then it waits for Redis.
+
+When Redis is back, the ends made meanwhile are noted there. Until then they stand in the results topic, where the
+control role finds them, should this worker die before.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from connectors import metrics
+from connectors.state.base import (
+    Claim,
+    Claimed,
+    ClaimStore,
+    Ended,
+    Lease,
+    Renewal,
+    Settled,
+    StateStore,
+    StateUnavailableError,
+    TaskRef,
+)
+from schemas.vocabulary import State
+
+log = structlog.get_logger(__name__)
+
+AWAY_SECONDS = 3.0
+"""For so long Redis may be away before a worker claims by itself: a restart or a failover passes unnoticed."""
+MAX_UNNOTED_ENDS = 100_000
+NOTE_SECONDS = 1.0
+ASK_AGAIN_SECONDS = 1.0
+"""While it is away, one step in this time asks for it: each other would wait for its timeout."""
+
+
+class OutageClaims(ClaimStore):
+    """The shared state, and in its absence this process."""
+
+    def __init__(self, shared: StateStore, *, provider: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._shared = shared
+        self._clock = clock
+        self._claimed = metrics.own_claims.labels(provider)
+        self._away_since: float | None = None
+        self._ask_at = 0.0
+        self._unnoted: dict[str, Ended] = {}
+        self._noting: asyncio.Task[None] | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether claims are this process's own at present."""
+        return self._away_since is not None and self._clock() - self._away_since >= AWAY_SECONDS
+
+    def start(self) -> None:
+        self._noting = asyncio.create_task(self._note_forever(), name="note-own-ends")
+
+    async def close(self) -> None:
+        if self._noting is not None:
+            self._noting.cancel()
+            await asyncio.wait([self._noting])
+        await self._note()
+
+    async def claim(
+        self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None, task: TaskRef | None = None
+    ) -> Claim:
+        own = self._own_claim(request_id, task) if self._passes_by() else None
+        if own is not None:
+            return own
+        try:
+            claim = await self._shared.claim(request_id, owner=owner, lease_ms=lease_ms, token=token, task=task)
+        except StateUnavailableError:
+            self._note_away()
+            own = self._own_claim(request_id, task)
+            if own is None:
+                raise
+            return own
+        self._away_since = None
+        return claim
+
+    def _own_claim(self, request_id: str, task: TaskRef | None) -> Claim | None:
+        if not self.is_away or task is None or len(self._unnoted) >= MAX_UNNOTED_ENDS:
+            return None
+        ended = self._unnoted.get(request_id)
+        if ended is not None:
+            return Settled(ended.state, ended.version, None)
+        if task.is_doubtful and not task.may_be_called_in_doubt:
+            return None
+        self._claimed.inc()
+        lease = Lease(
+            request_id=request_id,
+            fence=time.time_ns() // 1000,
+            attempt=task.attempt,
+            version=task.version + 1,
+            is_own=True,
+        )
+        return Claimed(lease=lease, history_missing=task.is_doubtful)
+
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
+        shared = [lease for lease in leases if not lease.is_own]
+        return await self._shared.renew(shared, lease_ms=lease_ms) if shared else Renewal()
+
+    async def release(self, lease: Lease, *, called: bool) -> None:
+        if not lease.is_own:
+            await self._shared.release(lease, called=called)
+
+    async def settle(self, lease: Lease, state: State, outcome: bytes) -> Settled | None:
+        if not (lease.is_own and self._passes_by()):
+            try:
+                return await self._shared.settle(lease, state, outcome)
+            except StateUnavailableError:
+                self._note_away()
+                if not lease.is_own:
+                    raise
+        self._unnoted[lease.request_id] = Ended(lease.request_id, state, lease.version + 1)
+        return None
+
+    async def reschedule(
+        self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
+    ) -> Settled | None:
+        if not (lease.is_own and self._passes_by()):
+            try:
+                return await self._shared.reschedule(
+                    lease, state, task_version=task_version, next_attempt=next_attempt, summary=summary
+                )
+            except StateUnavailableError:
+                self._note_away()
+                if not lease.is_own:
+                    raise
+        # The task that follows carries a higher version, and the store believes the newer task.
+        return None
+
+    def _passes_by(self) -> bool:
+        """Whether this step does without the shared state: it is away, and another step has just asked for it."""
+        if not self.is_away:
+            return False
+        now = self._clock()
+        if now >= self._ask_at:
+            self._ask_at = now + ASK_AGAIN_SECONDS
+            return False
+        return True
+
+    def _note_away(self) -> None:
+        if self._away_since is None:
+            self._away_since = self._clock()
+            log.warning("state_away", claims_of_its_own_after_seconds=AWAY_SECONDS)
+
+    async def _note_forever(self) -> None:
+        while True:
+            await asyncio.sleep(NOTE_SECONDS)
+            try:
+                await self._note()
+            except Exception:
+                log.exception("own_ends_not_noted", count=len(self._unnoted))
+
+    async def _note(self) -> None:
+        ends = list(self._unnoted.values())
+        if not ends:
+            return
+        try:
+            await self._shared.confirm(ends)
+        except StateUnavailableError:
+            return
+        for ended in ends:
+            self._unnoted.pop(ended.request_id, None)
+        self._away_since = None
+        log.info("own_ends_noted", count=len(ends))
