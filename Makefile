@@ -13,10 +13,21 @@ SYNC_FLAGS := --frozen --inexact --quiet
 DEMO_EXTRAS := --extra stack --extra openai
 TEST_EXTRAS := --extra stack --extra registry --extra openai --extra anthropic --extra google --extra azure
 
-.PHONY: help demo test unit bench up down schemas matrix docs format clean
+# There is no wheel of llama.cpp, and its whole build takes minutes. Its tests need one library, hardly optimised: a
+# minute, and later from uv's cache, where other settings make another wheel. A model in earnest wants the whole:
+# `uv sync --extra llama-cpp --reinstall-package llama-cpp-python`.
+LLAMA_SETTINGS := build.targets=llama install.targets=install/local cmake.build-type=None \
+	$(addprefix cmake.define., CMAKE_SKIP_INSTALL_ALL_DEPENDENCY=ON CMAKE_CXX_FLAGS=-O0 CMAKE_C_FLAGS=-O1 LLAVA_BUILD=OFF \
+	LLAMA_BUILD_TOOLS=OFF LLAMA_BUILD_TESTS=OFF LLAMA_BUILD_EXAMPLES=OFF LLAMA_BUILD_SERVER=OFF LLAMA_BUILD_APP=OFF \
+	GGML_NATIVE=OFF GGML_LLAMAFILE=OFF GGML_OPENMP=OFF GGML_CPU_REPACK=OFF)
+LLAMA_EXTRA := --extra llama-cpp $(addprefix --config-settings-package llama-cpp-python:, $(LLAMA_SETTINGS))
+# Without a compiler the tests of llama.cpp are skipped; on CI there has to be one.
+COMPILER := $(or $(CI), $(shell command -v c++ 2>/dev/null))
+
+.PHONY: help demo test unit bench bench-connectors up down schemas matrix docs format clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(UV):
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 to 3.13 is needed: install it, or name one with PYTHON=..."; exit 1; }
@@ -29,8 +40,9 @@ install-demo: $(UV)
 	@echo "Installing what is needed into .venv (once) ..."
 	@$(UV) sync $(SYNC_FLAGS) --no-dev $(DEMO_EXTRAS)
 install-test: $(UV)
-	@echo "Installing what is needed into .venv (once) ..."
-	@$(UV) sync $(SYNC_FLAGS) $(TEST_EXTRAS)
+	@echo "Installing what is needed into .venv (once; the first time llama.cpp is built, for a minute) ..."
+	@CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) \
+		$(UV) sync $(SYNC_FLAGS) $(TEST_EXTRAS) $(if $(COMPILER), $(LLAMA_EXTRA))
 
 demo: install-demo ## compare a dozen essays through a real Kafka, live in the browser (DEMO_ARGS="--keep")
 	@$(RUN)sluice demo $(DEMO_ARGS)
@@ -46,6 +58,9 @@ unit: install-test ## the tests that need neither Kafka nor a browser
 
 bench: install-test ## what the pipeline costs, against the raw Kafka hop (BENCH_ARGS="--json")
 	@$(RUN)python -m bench.overhead $(BENCH_ARGS)
+
+bench-connectors: install-test ## what the connectors cost, against bare SDK calls (BENCH_ARGS="--json")
+	@$(RUN)python -m bench.connector_cpu $(BENCH_ARGS)
 
 up: install-demo ## a local Kafka and Redis, until Ctrl-C
 	@$(RUN)sluice up

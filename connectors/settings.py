@@ -135,8 +135,8 @@ class RetrySettings(Section):
     """Calls that failed in a way that may pass. A wait is drawn from 0 to `base_seconds * factor ** retries`."""
 
     max_retries: int = Field(default=3, ge=0, le=20, description="after the first call; lost calls do not count")
-    base_seconds: float = Field(default=2.0, gt=0)
-    factor: float = Field(default=4.0, ge=1)
+    base_seconds: float = Field(default=2.0, gt=0, description="longest wait before the first retry")
+    factor: float = Field(default=4.0, ge=1, description="by which the longest wait grows with each retry")
     max_seconds: float = Field(default=600.0, gt=0, description="longest drawn wait; Retry-After may ask for more")
     delays_seconds: list[int] = Field(
         default=list(RETRY_DELAYS_SECONDS), min_length=1, max_length=20, description="one delay topic for each"

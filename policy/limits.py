@@ -19,7 +19,7 @@ HOLD_MS = 10_000
 """A process that has not asked for so long has lost its slots, and no longer counts as a holder."""
 WAIT_MS = 1_500
 """Whoever waits asks again before so long has passed, or loses its place."""
-TURN_MS = 5_000
+TURN_MS = 2_000
 """Where there are fewer slots than processes, they go round."""
 KEPT_SECONDS = 600
 
@@ -201,13 +201,13 @@ def fair_shares(total: int, wanted: Mapping[str, int], *, turn: int) -> dict[str
     What cannot be divided goes to another one with each `turn`.
     """
     names = sorted(wanted)
-    rotated = {name: (place + turn) % len(names) for place, name in enumerate(names)}
-    shares: dict[str, int] = {}
-    left = total
-    for taken, name in enumerate(sorted(names, key=lambda name: (wanted[name], rotated[name]))):
-        shares[name] = min(wanted[name], left // (len(names) - taken))
-        left -= shares[name]
-    return shares
+    names = names[turn % len(names) :] + names[: turn % len(names)]
+    level, left = 0, total
+    while (hungry := [name for name in names if wanted[name] > level]) and left >= len(hungry):
+        step = min(left // len(hungry), min(wanted[name] for name in hungry) - level)
+        level, left = level + step, left - step * len(hungry)
+    lucky = hungry[:left]
+    return {name: min(wanted[name], level) + (name in lucky) for name in names}
 
 
 def divided(rules: LimitRules, holders: int) -> LimitRules:

@@ -22,7 +22,7 @@ def __getattr__(name: str) -> typer.Typer:
 def application() -> typer.Typer:
     """All commands, in the order in which a newcomer needs them."""
     # Imported here, for it takes a second, and a Ctrl-C in it is to end in silence as any other.
-    from sluice.commands import config, demo, doctor, down, providers, run, send, topics, up, watch  # noqa: PLC0415
+    from sluice.commands import config, demo, dlq, doctor, down, providers, run, send, topics, up, watch  # noqa: PLC0415
 
     app = typer.Typer(
         name="sluice",
@@ -41,6 +41,7 @@ def application() -> typer.Typer:
     app.add_typer(providers.app, name="providers")
     app.command("send")(send.send)
     app.command("watch")(watch.watch)
+    app.add_typer(dlq.app, name="dlq")
     app.command("config")(config.config)
     app.command("doctor")(doctor.doctor)
     return app

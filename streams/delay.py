@@ -146,4 +146,6 @@ class DelayStage:
             attempt=task.history[-1].attempt if task.history else 0,
             now=self._context.now(),
         )
-        await self._context.producer.send_all([self._writer.status(event, trace), self._writer.task(task, trace)])
+        await self._context.producer.send(self._writer.status(event, trace))
+        # Last: once it is taken up, the record that waited causes nothing more.
+        await self._context.producer.send(self._writer.task(task, trace))

@@ -25,7 +25,7 @@ from connectors.state.base import (
 from connectors.tracing import outgoing
 from policy import results, validation
 from policy.failures import problem
-from policy.summary import Identity, Summary
+from policy.summary import Identity, Summary, load_summary
 from schemas import LLMResult
 from schemas.attempt import Problem
 from schemas.codec import CodecError, SingleObjectCodec, decode_single_object
@@ -130,13 +130,14 @@ class Ending:
             await self._write_dead_letter(result, result.problem, origins.record, origins.redrive_count)
         await self._context.producer.send_all(
             [
-                self._writer.result(result, trace),
                 self._writer.status(results.ending_event(result), trace),
                 *(self._writer.attempt(attempt, trace) for attempt in result.attempts[origins.published_attempts :]),
             ]
         )
         if origins.copy_to is not None:
             await self._copy(self._writer.result(result, trace, topic=origins.copy_to), request_id)
+        # Last: once the control role has read it, the outcome is not kept, and nobody publishes the rest again.
+        await self._context.producer.send(self._writer.result(result, trace))
 
     async def _write_dead_letter(self, result: LLMResult, why: Problem, origin: Origin, redrive_count: int) -> None:
         original = await self._context.originals.fetch(origin)
@@ -173,7 +174,7 @@ class Ending:
             await self._context.producer.send(without_value(letter, f"{size_bytes} bytes at {original.origin}"))
 
     async def _copy(self, record: Outgoing, request_id: str) -> None:
-        """The sender's own topic may take less than ours; the result itself is safe by now."""
+        """The sender's own topic may take less than ours; the result itself comes to be in ours."""
         try:
             await self._context.producer.send(record)
         except MessageSizeTooLargeError:
@@ -197,25 +198,57 @@ class Ending:
         """Fails a request that was let in and cannot go on: its task or its route cannot be used by this version."""
         lease_ms = int(self._context.settings.worker.lease_seconds * 1000)
         claiming = partial(self._context.claims.claim, who.request_id, owner=self._context.worker, lease_ms=lease_ms)
+        summary = await self._summary_of_what_waits(who.request_id)
         while True:
             claim = await patiently("claim", partial(claiming, token=uuid4().hex))
             settled = claim if isinstance(claim, Settled) else None
             if isinstance(claim, Claimed):
-                version = claim.lease.version + 1
-                now = self._context.now()
-                result = results.end_at_the_door(
-                    who, State.FAILED, problem, version=version, submitted_at=submitted_at, now=now
-                )
+                version, now = claim.lease.version + 1, self._context.now()
+                if summary is None:
+                    result = results.end_at_the_door(
+                        who, State.FAILED, problem, version=version, submitted_at=submitted_at, now=now
+                    )
+                else:
+                    lost = [
+                        results.lost_attempt(summary, number=call.attempt, owner=call.owner, started_ms=call.started_ms)
+                        for call in claim.lost_calls
+                    ]
+                    called = summary.model_copy(update={"attempts": [*summary.attempts, *lost]})
+                    result = results.end_of(called, State.FAILED, version=version, now=now, problem=problem)
                 settled = await self.settle(claim.lease, result)
             if settled is not None:
-                await self.publish(settled, who.request_id, trace)
+                origins = NOWHERE
+                if summary is not None:
+                    # Its dead letter is there already: the bytes that could not be read.
+                    origins = Origins(copy_to=summary.result_topic, published_attempts=len(summary.attempts))
+                await self.publish(settled, who.request_id, trace, origins)
                 return
             await asyncio.sleep(BUSY_SECONDS)
+
+    async def _summary_of_what_waits(self, request_id: str) -> Summary | None:
+        """What is known of a request. If it waits for a retry it does so no longer: it can be claimed, and ended."""
+        state = self._context.state
+        for known in await patiently("look", lambda: state.look([request_id])):
+            summary = load_summary(known.summary)
+            if summary is not None and known.state is State.RETRY_SCHEDULED:
+                await patiently(
+                    "requeue",
+                    partial(
+                        state.requeue,
+                        request_id,
+                        task_version=known.version,
+                        attempt=summary.attempts[-1].attempt + 1 if summary.attempts else 1,
+                        summary=known.summary,
+                        deadline_ms=int(summary.deadline_at.timestamp() * 1000),
+                    ),
+                )
+            return summary
+        return None
 
 
 def without_value(letter: Outgoing, where: str) -> Outgoing:
     """A dead letter that tells where its value is, in place of it."""
-    return replace(letter, value=None, headers=[*letter.headers, (VALUE_LEFT_OUT, where.encode())])
+    return replace(letter, key=letter.key or b"", value=None, headers=[*letter.headers, (VALUE_LEFT_OUT, where.encode())])
 
 
 def _fitting(result: LLMResult) -> tuple[LLMResult, bytes]:

@@ -30,7 +30,7 @@ from schemas.attempt import Problem
 from schemas.vocabulary import BreakerState, FailureCategory
 from streams.gate_breaker import BreakerChange, BreakerWatch, Pass
 from streams.gate_budget import BudgetWatch
-from streams.gate_limits import LimitShare
+from streams.gate_limits import COME_BACK_SECONDS, LimitShare
 from streams.gate_portions import Amount
 from streams.gate_sharing import Sharing
 from streams.gating import CallOutcome, Flow
@@ -148,15 +148,15 @@ class SharedGate:
             return None
         shares = self._shares_of(flow)
         for share in shares:
-            lack = share.lack(estimated_tokens)
+            lack = share.lack(flow, estimated_tokens)
             if lack is not None:
                 # The limits after this one are asked for when this one has room: what is leased is not leased in vain.
-                share.turn_away(lack, estimated_tokens)
+                share.turn_away(flow, lack, estimated_tokens)
                 self._limits_wake.set()
                 self._count(lack)
                 return None
         self._breakers.enter(way)
-        reserved = [(share, share.take(estimated_tokens)) for share in shares]
+        reserved = [(share, share.take(flow, estimated_tokens)) for share in shares]
         return SharedPermit(flow, way=way, reserved=reserved, on_leave=self._left)
 
     async def changed(self) -> None:
@@ -245,8 +245,9 @@ class SharedGate:
         self._fire()
 
     def _fire(self) -> None:
-        for share in self._shares.values():
-            share.everybody_asks_again()
+        are_awaited = [share.everybody_asks_again() for share in self._shares.values()]
+        if any(are_awaited):
+            self._ring_at(self._sharing.clock.now_ms() + int(COME_BACK_SECONDS * 1000) + 1)
         self._changed.set()
 
     async def _forever(
@@ -275,9 +276,6 @@ class SharedGate:
             return self._breakers.go_on_alone()
 
     async def _share_budgets(self) -> bool:
-        if self._sharing.is_away:
-            await asyncio.sleep(AFTER_ERROR_SECONDS)
-            return False
         try:
             return await self._budgets.sync()
         except StateUnavailableError:

@@ -194,7 +194,6 @@ class BreakerWatch:
                 probe.until_ms = now_ms + PROBE_LEASE_MS
             else:
                 self._probes[name] = _Probe(now_ms + PROBE_LEASE_MS)
-        self._probes = {name: probe for name, probe in self._probes.items() if probe.in_use or self._has_lease(name)}
         self._announce(reply)
         names = was.breakers.keys() | self._known.breakers.keys()
         closed = {name for name in names if self._known.breaker(name).state is BreakerState.CLOSED}
@@ -212,10 +211,6 @@ class BreakerWatch:
                 )
                 for callback in self.on_change:
                     callback(change)
-
-    def _has_lease(self, name: str) -> bool:
-        lease = self._known.breaker(name).probe
-        return lease is not None and lease.owner == self._sharing.process
 
     def _name(self, model: str) -> str:
         if not self._rules.per_model:

@@ -57,10 +57,12 @@ class BudgetWatch:
         purse.added_usd += usd
 
     def due_in(self) -> float:
-        """Seconds until the others should be asked or told."""
+        """Seconds until the others should be asked or told. While the store is away they are not."""
+        if self._sharing.is_away:
+            return SYNC_SECONDS
         now = self._sharing.monotonic()
         asked = [purse.asked_at for purse in self._purses.values()]
-        if None in asked and not self._sharing.is_away:
+        if None in asked:
             return 0.0
         return max(0.0, min((at for at in asked if at is not None), default=now) + SYNC_SECONDS - now)
 

@@ -16,6 +16,7 @@ from policy.rate import GRANT_LIFE_MS, MINUTE_MS, SLOT_MS, Rate, burst
 from policy.rules import LimitRules
 from streams.gate_portions import Amount, Portions
 from streams.gate_sharing import Sharing
+from streams.gating import Flow
 
 PORTION_SECONDS = 0.1
 SPACING_SECONDS = 0.01
@@ -24,6 +25,7 @@ LONGEST_RETRY_SECONDS = 0.5
 RENEW_SECONDS = 1.0
 GIVE_BACK_SECONDS = 0.5
 FORGOTTEN_AFTER_SECONDS = 60.0
+COME_BACK_SECONDS = 1.0
 
 
 class Lack(StrEnum):
@@ -36,12 +38,19 @@ class Lack(StrEnum):
 
 @dataclass(slots=True)
 class _TurnedAway:
-    """Calls that wait for the rates, with the tokens of the first and of all, and calls that wait for a slot."""
+    """Calls that wait for the rates, with all their tokens, and calls that wait for a slot."""
 
     requests: int = 0
-    first_tokens: int = 0
     tokens: int = 0
     slots: int = 0
+
+
+@dataclass(slots=True)
+class _Place:
+    """A flow's place among those that wait for the rates: its next call's tokens, and when it has to be back."""
+
+    tokens: int
+    until: float = inf
 
 
 @dataclass(slots=True)
@@ -70,6 +79,7 @@ class LimitShare:
         self._left = Portions(sharing.monotonic)
         self._spent = Amount()
         self._turned_away = _TurnedAway()
+        self._places: dict[Flow, _Place] = {}
         self._news = _News()
         self._in_use = self._most_in_use = 0
         self._slots = self._slots_held = 0
@@ -79,7 +89,7 @@ class LimitShare:
         self._used_at = sharing.monotonic()
         self._alone: LimitState | None = None
 
-    def lack(self, tokens: int) -> Lack | None:
+    def lack(self, flow: Flow, tokens: int) -> Lack | None:
         """What stands in the way of a call of so many tokens. None: it may begin."""
         if self._rules.concurrency is not None and self._in_use >= self._usable_slots():
             return Lack.CONCURRENCY
@@ -88,25 +98,35 @@ class LimitShare:
         left = self._left.left()
         if self._rules.requests_per_minute is not None and not left.requests:
             return Lack.REQUESTS
-        return Lack.TOKENS if left.tokens < self._needed(tokens) else None
+        first = next(iter(self._places), flow)
+        kept = 0 if first == flow else self._places[first].tokens
+        return Lack.TOKENS if left.tokens - kept < self._needed(tokens) else None
 
-    def turn_away(self, lack: Lack, tokens: int) -> None:
+    def turn_away(self, flow: Flow, lack: Lack, tokens: int) -> None:
         """A call of so many tokens could not begin, for this lack."""
         self._used_at = self._sharing.monotonic()
-        waiting = self._turned_away
         if lack is Lack.CONCURRENCY:
-            waiting.slots += 1
+            self._turned_away.slots += 1
             return
-        waiting.requests += 1
-        waiting.first_tokens = waiting.first_tokens or self._needed(tokens)
-        waiting.tokens += self._needed(tokens)
+        self._turned_away.requests += 1
+        self._turned_away.tokens += self._needed(tokens)
+        self._places[flow] = _Place(self._needed(tokens))  # a flow that has a place keeps it
 
-    def everybody_asks_again(self) -> None:
-        """All that was turned away comes back at once, so it is counted anew."""
+    def everybody_asks_again(self) -> bool:
+        """All that was turned away comes back at once, so it is counted anew. True: some flow has to come back soon.
+
+        A flow that does not (its deadlines have passed, say) loses its place, and what is kept for it.
+        """
         self._turned_away = _TurnedAway()
+        now = self._sharing.monotonic()
+        self._places = {flow: place for flow, place in self._places.items() if place.until > now}
+        for place in self._places.values():
+            place.until = min(place.until, now + COME_BACK_SECONDS)
+        return bool(self._places)
 
-    def take(self, tokens: int) -> Amount:
+    def take(self, flow: Flow, tokens: int) -> Amount:
         """A call of so many tokens begins. Only after `lack` said None. Returns what it has reserved."""
+        self._places.pop(flow, None)
         self._used_at = self._sharing.monotonic()
         self._in_use += 1
         self._most_in_use = max(self._most_in_use, self._in_use)
@@ -188,7 +208,8 @@ class LimitShare:
 
     async def give_up(self) -> None:
         """Gives back what is not in use, before this process ends."""
-        self._turned_away, self._slots, self._most_in_use = _TurnedAway(), 0, self._in_use
+        self._turned_away, self._places = _TurnedAway(), {}
+        self._slots, self._most_in_use = 0, self._in_use
         self._spent = Amount()
         left = self._left.left()
         self._left.take(left.requests, left.tokens)
@@ -214,7 +235,9 @@ class LimitShare:
         news, self._news = self._news, _News()
         waiting, left = self._turned_away, self._left.left()
         requests = waiting.requests - left.requests
-        tokens, tokens_least = waiting.tokens - left.tokens, max(0, waiting.first_tokens - left.tokens)
+        first = next(iter(self._places.values()), None)
+        tokens_least = max(0, first.tokens - left.tokens) if first is not None and waiting.requests else 0
+        tokens = max(tokens_least, waiting.tokens - left.tokens)
         if self._runs_low():
             requests, tokens = max(1, requests), max(1, tokens)
         if requests > 0:

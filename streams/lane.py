@@ -152,11 +152,19 @@ class Lane:
                 await self._publish_end(task, claim)
                 return None
         async with self._leases.hold(claim.lease, task.request) as held:
-            is_done = await self._work(task, claim, held, permit)
-        return None if is_done else MIN_BUSY_SECONDS
+            decided = await self._work(task, claim, held, permit)
+        match decided:
+            case None:
+                return MIN_BUSY_SECONDS
+            case Settled():
+                await self._publish_end(task, decided)
+            case _Move():
+                version = claim.lease.version + 1
+                await self._mover.publish(task, decided.summary, decided.state, version=version, trace=outgoing())
+        return None
 
-    async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease, permit: Permit) -> bool:
-        """Decides the request's next step, stores and publishes it. False: the lease was lost on the way."""
+    async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease, permit: Permit) -> Settled | _Move | None:
+        """Decides the request's next step, and stores it. None: the lease was lost on the way."""
         summary = summary_of(task)
         earlier = [*task.history, *(_lost_attempt(summary, lost) for lost in known_lost_calls(task, claim))]
         turn = _Turn(task=task, claim=claim, held=held, permit=permit, earlier=earlier)
@@ -174,18 +182,12 @@ class Lane:
             decided = self._end_without_call(turn) or await self._call(turn, deltas)
             if decided is None:
                 await self._interrupted(held)
-                return False
-            stored = await self._store(turn, decided)
+                return None
+            return await self._store(turn, decided)
         finally:
             # After the settle: an answer that is paid for does not wait for its tokens to be written.
             await deltas.finish()
             await announcing
-        if isinstance(stored, _Move):
-            version = claim.lease.version + 1
-            await self._mover.publish(task, stored.summary, stored.state, version=version, trace=trace)
-        elif stored is not None:
-            await self._publish_end(task, stored)
-        return stored is not None
 
     def _end_without_call(self, turn: _Turn) -> _End | None:
         task, claim, earlier = turn.task, turn.claim, turn.earlier

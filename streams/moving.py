@@ -42,11 +42,11 @@ class Mover:
             retry_at=summary.retry_at if state is State.RETRY_SCHEDULED else None,
         )
         await self._context.producer.send_all(
-            [
-                self._writer.status(event, trace),
-                *(self._writer.attempt(attempt, trace) for attempt in made),
-                self.delayed(following, trace) if following.not_before else self._writer.task(following, trace),
-            ]
+            [self._writer.status(event, trace), *(self._writer.attempt(attempt, trace) for attempt in made)]
+        )
+        # Last: once it is taken up, `task` causes nothing more, and nobody publishes the rest again.
+        await self._context.producer.send(
+            self.delayed(following, trace) if following.not_before else self._writer.task(following, trace)
         )
 
     def delayed(self, task: LaneTask, trace: Sequence[Header]) -> Outgoing:

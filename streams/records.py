@@ -154,7 +154,8 @@ class RecordWriter:
         )
         return Outgoing(
             topic=self.topics.dead_letters,
-            key=delivery.key,
+            # aiokafka writes no record of which both are absent.
+            key=b"" if delivery.key is None and delivery.is_null else delivery.key,
             value=None if delivery.is_null else delivery.value,
             headers=dead_letter_headers(letter, delivery.headers),
         )

@@ -80,7 +80,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         gate = SlotGate(shared, slots=concurrency)
         ending = Ending(context, RecordWriter(context.codec, topics, f"/sluice/lane/{provider_name}"))
         caller = ProviderCaller(
-            provider, name=provider_name, entry=entry, prices=load_prices(), worker=context.worker, now=context.now
+            provider, name=provider_name, entry=entry, prices=load_prices(settings.prices_file), worker=context.worker, now=context.now
         )
         lane = Lane(
             context,

@@ -22,6 +22,8 @@ _FROM_A_PROVIDER = frozenset(FailureCategory) - {
     FailureCategory.QUEUE_FULL,
     FailureCategory.DEADLINE,
     FailureCategory.OUTCOME_LOST,
+    FailureCategory.PROVIDER_UNAVAILABLE,
+    FailureCategory.BUDGET_EXHAUSTED,
 }
 
 

@@ -54,11 +54,14 @@ class MemoryRequest:
     @classmethod
     def of(cls, ended: Ended, known: "MemoryRequest | None") -> "MemoryRequest":
         """What is left of a request whose end is in Kafka."""
-        request = cls(standing=Standing(ended.state, ended.version), fence=1)
+        request = cls(standing=Standing(ended.state, ended.version))
+        is_same_end = known is not None and known.state.is_terminal and known.standing.version == ended.version
         if known is not None:
-            # Claimed while this store was away: its record has caused all that it will.
-            request.fence = known.fence if known.state.is_terminal else known.fence or 1
+            request.fence = known.fence
             request.origin, request.attempt, request.redrives = known.origin, known.attempt, known.redrives
+        if not is_same_end:
+            # Ended by another than the last that claimed here: its record and its lease cause nothing more.
+            request.fence = (request.fence or 0) + 1
         return request
 
     @property
@@ -110,8 +113,8 @@ class MemoryRequest:
         self.task_version, self.moved_from = task.version, 0
         self.attempt = max(self.attempt, task.attempt)
 
-    def take(self, *, owner: str, token: str | None, now_ms: int, until_ms: int) -> None:
-        """Gives the lease to `owner`. Whoever held it has lost a call."""
+    def take(self, hold: Hold, *, fence: int) -> None:
+        """Gives the lease to another. Whoever held it has lost a call."""
         if self.hold is not None:
             self.lost_calls.append(self._running_call(self.hold))
             self.attempt += 1
@@ -119,10 +122,9 @@ class MemoryRequest:
         else:
             if self.in_doubt:
                 # It may have had another life. Versions from the clock are above any that it was given then.
-                self.standing = Standing(self.state, max(self.standing.version, now_ms // 1000))
+                self.standing = Standing(self.state, max(self.standing.version, hold.started_ms // 1000))
             self.step(Step.CLAIM)
-        self.fence = max((self.fence or 0) + 1, now_ms * 1000)
-        self.hold = Hold(owner=owner, token=token, started_ms=now_ms, until_ms=until_ms)
+        self.hold, self.fence = hold, fence
 
     def move(self, step: Step, *, task_version: int, next_attempt: int, summary: bytes) -> None:
         """Makes the next task of the request; the one before it is `task_version`."""

@@ -26,7 +26,7 @@ from connectors.state.base import (
 )
 from connectors.state.defaults import ANY_TASK, FIRST_LIFE
 from connectors.state.ends import ending_step, moving_step
-from connectors.state.memory_request import MemoryRequest
+from connectors.state.memory_request import Hold, MemoryRequest
 from connectors.state.watermarks import Watermarks
 from policy.lifecycle import Standing, Step
 from schemas.vocabulary import State
@@ -49,6 +49,7 @@ class MemoryStateStore:
         self._cancellations: dict[tuple[str, str, str], int] = {}
         """When they were issued, by request id, tenant and correlation id."""
         self._is_closed = False
+        self._last_fence = 0
 
     async def admit(self, arrival: Arrival, limits: Limits) -> Admission:
         known = self._find(arrival.request_id)
@@ -110,6 +111,8 @@ class MemoryStateStore:
             return request.settled()
         elif 0 < task.version < request.task_version:
             return request.moved() if request.waits_after(task.version) else Stale()
+        elif request.state is State.RETRY_SCHEDULED:
+            return request.moved()
         until_ms = now_ms + lease_ms
         hold = request.hold
         if hold is not None and token is not None and hold.token == token:
@@ -119,7 +122,9 @@ class MemoryStateStore:
         else:
             if request.in_doubt or request.size_bytes is None:
                 self._count_again(request_id, request, task)
-            request.take(owner=owner, token=token, now_ms=now_ms, until_ms=until_ms)
+            self._last_fence = max(self._last_fence + 1, now_ms * 1000)
+            taken = Hold(owner=owner, token=token, started_ms=now_ms, until_ms=until_ms)
+            request.take(taken, fence=self._last_fence)
         self._outlive_lease(request_id, request, until_ms)
         return request.claimed(request_id)
 

@@ -5,11 +5,10 @@ from typing import Any
 from uuid import uuid4
 
 from connectors.providers.base import Answered, Call, ComparisonInput, Failed
-from connectors.providers.pricing_file import load_prices
 from connectors.providers.registry import build_provider
 from policy.catalogue import ProviderEntry
 from policy.comparison import COMPARISON_SCHEMA, comparison_messages, parse_comparison
-from policy.pricing import cost_usd
+from policy.pricing import Prices, cost_usd
 from schemas.attempt import Problem
 from schemas.request import Message, Parameters
 from schemas.vocabulary import Role
@@ -35,15 +34,11 @@ class Trial:
     model: str
     report: CallReport
     problem: Problem | None
+    cost_usd: float | None
 
     @property
     def answered(self) -> Answered | None:
         return self.report.outcome if isinstance(self.report.outcome, Answered) else None
-
-    @property
-    def cost_usd(self) -> float | None:
-        usage, answered = self.report.outcome.usage, self.answered
-        return None if usage is None else cost_usd(load_prices(), answered.model if answered else self.model, usage)
 
     def as_json(self) -> dict[str, Any]:
         """Everything that is known of it."""
@@ -66,7 +61,9 @@ class Trial:
         }
 
 
-async def make_trial(name: str, entry: ProviderEntry, model: str, *, comparison: bool, stream: bool) -> Trial:
+async def make_trial(
+    name: str, entry: ProviderEntry, model: str, *, comparison: bool, stream: bool, prices: Prices
+) -> Trial:
     """Makes the call. Raises `ProviderConfigurationError`."""
 
     async def ignore(_text: str) -> None:
@@ -83,8 +80,16 @@ async def make_trial(name: str, entry: ProviderEntry, model: str, *, comparison:
         )
     finally:
         await provider.close()
-    problem = _problem(report, comparison=comparison)
-    return Trial(provider=name, type=entry.type, model=model, report=report, problem=problem)
+    outcome = report.outcome
+    answered_by = outcome.model if isinstance(outcome, Answered) else model
+    return Trial(
+        provider=name,
+        type=entry.type,
+        model=model,
+        report=report,
+        problem=_problem(report, comparison=comparison),
+        cost_usd=None if outcome.usage is None else cost_usd(prices, answered_by, outcome.usage),
+    )
 
 
 def _small_call(model: str, *, comparison: bool, stream: bool) -> Call:

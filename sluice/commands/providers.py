@@ -16,6 +16,7 @@ from rich.text import Text
 
 from connectors.providers.checking import Reached, check
 from connectors.providers.errors import ProviderConfigurationError
+from connectors.providers.pricing_file import PriceFileError, load_prices
 from connectors.providers.registry import PROVIDER_TYPES, build_provider
 from policy.catalogue import Catalogue, ProviderEntry
 from schemas.attempt import Problem
@@ -117,8 +118,9 @@ def try_out(
     if not entry.serves(asked):
         misused(f"provider {name} does not serve {asked}; its models: {', '.join(entry.models)}")
     try:
-        trial = asyncio.run(make_trial(name, entry, asked, comparison=comparison, stream=stream))
-    except ProviderConfigurationError as error:
+        prices = load_prices(settings.prices_file)
+        trial = asyncio.run(make_trial(name, entry, asked, comparison=comparison, stream=stream, prices=prices))
+    except (ProviderConfigurationError, PriceFileError) as error:
         misused(str(error))
     if as_json:
         typer.echo(json.dumps(trial.as_json(), indent=2))

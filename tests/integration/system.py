@@ -15,13 +15,22 @@ from connectors.kafka.reader import TopicReader
 from connectors.kafka.topics_admin import create_topics
 from connectors.providers.call_journal import read_journal
 from connectors.settings import Settings
-from schemas import Attempt, LLMRequest, LLMResult, StatusEvent
+from schemas import Attempt, Command, LLMRequest, LLMResult, StatusEvent
 from schemas.codec import SingleObjectCodec, decode_single_object
 from schemas.envelope import cloud_event, header
 from sluice.role_process import RoleProcess
 
 LEASE_SECONDS = 2.0
 SESSION_SECONDS = 3.0
+SPARE = """
+[providers.spare]
+type = "simulated"
+models = ["reading-ease-1"]
+local = true
+[providers.spare.options]
+latency_ms = 20
+journal_path = "{journal_path}"
+"""
 _codec = SingleObjectCodec()
 
 
@@ -77,6 +86,13 @@ class System:
                     for key, value in records
                 ]
             )
+
+    async def command(self, command: Command) -> None:
+        """Writes a command."""
+        topic, key = self.settings.topics.commands, command.command_id
+        async with Producer(client_options(self.settings)) as producer:
+            headers = cloud_event(type="sluice.Command", source="/test", key=key)
+            await producer.send(Outgoing(topic=topic, key=key.encode(), value=_codec.encode(command), headers=headers))
 
     async def outcome(self) -> "Outcome":
         """Everything that is in the topics now."""
@@ -196,15 +212,21 @@ async def running_system(
     provider_options: str = "latency_ms = 20",
     concurrency: int = 32,
     options: Mapping[str, str] | None = None,
+    provider_rules: str = "",
+    second_provider: bool = False,
 ) -> AsyncIterator[System]:
-    """Creates topics and a catalogue; stops every role in the end."""
+    """Creates topics and a catalogue; stops every role in the end.
+
+    `provider_rules` are further tables of the provider; with `second_provider` there is one more, of the name spare.
+    """
     system = System(settings=settings, folder=folder, options=options or {})
     (folder / "providers.toml").write_text(
         f'[providers.simulated]\ntype = "simulated"\nmodels = ["reading-ease-1"]\nlocal = true\n'
         f'concurrency = {concurrency}\n[providers.simulated.options]\njournal_path = "{system.journal_path}"\n'
-        f"{provider_options}\n"
+        f"{provider_options}\n{provider_rules}\n"
+        + (SPARE.format(journal_path=system.journal_path) if second_provider else "")
     )
-    await create_topics(settings, settings.topics.specs(["simulated"]))
+    await create_topics(settings, settings.topics.specs(["simulated", *(["spare"] if second_provider else [])]))
     try:
         yield system
     finally:

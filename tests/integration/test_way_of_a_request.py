@@ -27,9 +27,9 @@ def chat(request_id: str, **fields: object) -> LLMRequest:
 
 async def test_requests_of_every_kind_end_as_they_should(stack_settings: Settings, tmp_path: Path) -> None:
     """Completed, streamed, judged, failed, duplicated, invalid, too large, undecodable: each ends once."""
-    options = {"SLUICE_WORKER__MAX_REQUEST_BYTES": "20000"}
+    options = {"SLUICE_WORKER__MAX_REQUEST_BYTES": "20000", "SLUICE_RETRY__MAX_RETRIES": "1"}
     async with running_system(stack_settings, tmp_path, options=options) as system:
-        await asyncio.gather(system.start("intake"), system.start("lane", "simulated"))
+        await asyncio.gather(system.start("intake"), system.start("lane", "simulated"), system.start("control"))
         requests = [
             chat("plain"),
             chat("streamed", stream=True),
@@ -78,10 +78,11 @@ async def test_requests_of_every_kind_end_as_they_should(stack_settings: Setting
         assert outcome.states(name) == ["rejected"]
         assert problem is not None
         assert problem.field == field
-    assert outcome.starts() == {"plain": 1, "streamed": 1, "judged": 1, "failing": 1, "twice": 1, "from-shell": 1}
+    assert outcome.starts() == {"plain": 1, "streamed": 1, "judged": 1, "failing": 2, "twice": 1, "from-shell": 1}
 
     letters = {record.key: record for record in outcome.dead_letters}
-    assert set(letters) == {b"invalid", b"large", b"garbled", b"\xff"}
+    assert set(letters) == {b"invalid", b"large", b"garbled", b"\xff", b"failing"}
+    assert outcome.states("failing") == ["queued", "processing", "retry_scheduled", "queued", "processing", "failed"]
     assert letters[b"large"].value == too_large
     assert letters[b"\xff"].value == b"\x00nobody knows"
     described = read_dead_letter(letters[b"garbled"].headers, size_bytes=5)

@@ -1,8 +1,12 @@
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.catalogue import SIMULATED_ONLY, CatalogueError, ProviderEntry, line_of, parse_catalogue
+from policy.rules import BreakerRules, LimitRules, TenantRules
 
 GOOD = """\
 # two providers
@@ -28,6 +32,27 @@ api_key_env = "CHEAP_KEY"
 
 [providers.cheap.timeouts]
 stall_seconds = 2.5
+
+[providers.cheap.limits]
+requests_per_minute = 600
+concurrency = 40
+
+[providers.cheap.limits.models."gpt-5*"]
+tokens_per_minute = 30000
+
+[providers.cheap.limits.tenants."*"]
+concurrency = 4
+
+[providers.cheap.breaker]
+failures = 3
+open_seconds = 20
+
+[tenants.acme]
+budget_usd_per_day = 25.5
+at_limit = "reject"
+
+[tenants."*"]
+budget_usd_per_day = 1
 """
 
 
@@ -45,6 +70,22 @@ def test_a_good_file_is_read() -> None:
     assert catalogue.providers["simulated"].options == {"latency_ms": 5}
     assert catalogue.providers["cheap"].timeouts.stall_seconds == 2.5
     assert catalogue.providers["cheap"].timeouts.connect_seconds == 5
+
+
+def test_limits_breakers_and_budgets_are_read() -> None:
+    """What is left out has its default; and the table of a name goes before that of all others."""
+    catalogue = parse_catalogue(GOOD)
+    cheap, simulated = catalogue.providers["cheap"], catalogue.providers["simulated"]
+    assert (cheap.limits.requests_per_minute, cheap.limits.tokens_per_minute) == (600, None)
+    assert cheap.limits.of_model("gpt-5-mini") == ("gpt-5*", LimitRules(tokens_per_minute=30_000))
+    assert cheap.limits.of_model("small") is None
+    assert cheap.limits.of_tenant("anybody") == LimitRules(concurrency=4)
+    assert (cheap.breaker.failures, cheap.breaker.successes, cheap.breaker.max_open_seconds) == (3, 3, 600)
+    assert simulated.limits.is_empty
+    assert simulated.breaker == BreakerRules()
+    assert catalogue.tenant("acme") == TenantRules(budget_usd_per_day=25.5, at_limit="reject")
+    assert catalogue.tenant("another") == TenantRules(budget_usd_per_day=1)
+    assert SIMULATED_ONLY.tenant("acme").budget_usd_per_day is None
 
 
 def test_without_a_default_the_first_provider_is_it() -> None:
@@ -86,6 +127,16 @@ def test_models_by_name_and_by_pattern(model: str, served: bool) -> None:
         ("stall_seconds", "stal_seconds", 23, "did you mean stall_seconds?"),
         ('provider = "cheap"', 'provider = "chepa"', 3, "no provider named chepa"),
         ("[defaults]", "[default]", 2, "did you mean defaults?"),
+        ("requests_per_minute = 600", "requests_per_minute = 0", 26, "greater than or equal to 1"),
+        ("requests_per_minute = 600", "request_per_minute = 1", 26, "did you mean requests_per_minute?"),
+        ('models."gpt-5*"', 'models."gtp-5"', 29, "gtp-5 is not served here; take it out, or add it to models"),
+        ('models."gpt-5*"', 'models."gpt-*-mini"', 29, "providers.cheap.limits.models.gpt-*-mini"),
+        ('tenants."*"]\nconcurrency', 'tenants."a*"]\nconcurrency', 32, "providers.cheap.limits.tenants.a*"),
+        ("open_seconds = 20", "open_seconds = 2000", 35, "max_open_seconds: is less than open_seconds; set it"),
+        ("failures = 3", "failures = 3\nfailure_rate = 1.5", 37, "less than or equal to 1"),
+        ('at_limit = "reject"', 'at_limit = "refuse"', 41, "'wait' or 'reject'"),
+        ("budget_usd_per_day = 25.5", 'budget_usd_per_day = "25"', 40, "valid number"),
+        ("[tenants.acme]", "[tenant.acme]", 39, "did you mean tenants?"),
         ("[providers.cheap]", "[providers.Cheap]", 13, "providers.Cheap"),
         ("[providers.cheap]", '[providers."a.b"]', 13, "providers.a.b"),
         ("[providers.cheap]", "[providers.cheap", 13, "Expected ']'"),
@@ -133,3 +184,12 @@ def test_an_entry_takes_its_first_model_as_default() -> None:
     """`default_model` is there for lists that begin with a pattern."""
     assert ProviderEntry(type="x", models=["a", "b"]).model == "a"
     assert ProviderEntry(type="x", models=["a*", "b"], default_model="ab").model == "ab"
+
+
+def test_the_example_for_operators_is_read() -> None:
+    """The tables of docs/operations.md are what this reads."""
+    document = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", document, flags=re.DOTALL)
+    catalogue = parse_catalogue('[providers.openai]\ntype = "openai"\nmodels = ["gpt-5.4-mini"]\n' + example)
+    assert catalogue.providers["openai"].breaker == BreakerRules()
+    assert catalogue.tenant("acme").budget_usd_per_day == 25

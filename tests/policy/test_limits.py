@@ -80,7 +80,7 @@ class RateLife(RuleBasedStateMachine):
 TestRateLife = RateLife.TestCase
 
 
-@pytest.mark.parametrize("per_minute", [1, 7, 60, 600, 100_000])
+@pytest.mark.parametrize("per_minute", [1, 7, 60, 600, 10_000])
 def test_a_rate_is_used_in_full_or_nearly(per_minute: int) -> None:
     """Whoever asks again when it is told to gets at least 90 % of the rate over ten minutes."""
     rate, now, granted = Rate(), NOW, 0
@@ -106,6 +106,16 @@ def test_more_than_the_rate_passes_alone() -> None:
     rate, amount, _ = grant(Rate(), 100, want=5_000, least=5_000, reserved=0, now_ms=NOW)
     assert amount == 100
     assert grant(rate, 100, want=1, least=1, reserved=0, now_ms=NOW + MINUTE_MS)[1] == 0
+
+
+def test_what_may_still_be_spent_counts() -> None:
+    """A grant that is spent at its last moment is in the minute that begins then."""
+    granted_at = NOW + 1_999
+    rate, amount, _ = grant(Rate(), 100, want=100, least=100, reserved=0, now_ms=granted_at)
+    assert amount == 100
+    spent_at = granted_at + GRANT_LIFE_MS - 1
+    assert grant(rate, 100, want=1, least=1, reserved=0, now_ms=spent_at + MINUTE_MS)[1] == 0
+    assert grant(rate, 100, want=1, least=1, reserved=0, now_ms=spent_at + MINUTE_MS + 2)[1] == 1
 
 
 def test_what_was_used_beyond_the_estimate_is_paid_off() -> None:

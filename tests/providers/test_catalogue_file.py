@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from connectors.providers.catalogue_file import load_catalogue
+from connectors.providers.registry import PROVIDER_TYPES
 from policy.catalogue import SIMULATED_ONLY, CatalogueError
 
 EXAMPLE = Path(__file__).parents[2] / "providers.toml"
@@ -35,6 +37,20 @@ def test_the_example_at_the_root_is_good() -> None:
     catalogue = load_catalogue(EXAMPLE)
     assert set(catalogue.providers) == {"simulated", "openai"}
     assert catalogue.default_provider == "simulated"
+
+
+def test_the_example_shows_every_type(tmp_path: Path) -> None:
+    """What stands there as a comment can be used as it is, once it is none."""
+    text = re.sub(
+        r"^# (?=\[providers\.|\S+ = |\"\S+\" = )", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    path = tmp_path / "providers.toml"
+    path.write_text(text, encoding="utf-8")
+    entries = load_catalogue(path).providers
+    assert {entry.type for entry in entries.values()} == PROVIDER_TYPES.keys()
+    for entry in entries.values():
+        variable = PROVIDER_TYPES[entry.type].key_variable(entry)
+        assert variable == entry.api_key_env
 
 
 def test_no_file_is_the_simulated_provider_alone() -> None:

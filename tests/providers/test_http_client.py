@@ -1,4 +1,4 @@
-"""The shared HTTP client: connections are kept, proxies and a company's own certificate authority are honoured."""
+"""The shared HTTP client, by one provider: `contract/test_contract_network.py` holds every type to it."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ from tests.providers.calls import a_call, answer_of, outcome_of
 from tests.providers.chat_calls import chat_provider
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.chat_server import ChatServer, chat_server
-from tests.support.connect_proxy import ConnectProxy, connect_proxy
+from tests.support.connect_proxy import connect_proxy
 
 KIND = "openai_compatible"
 ELSEWHERE = "https://model.invalid"
@@ -45,12 +45,6 @@ async def secure(certificates: Certificates) -> AsyncIterator[ChatServer]:
         yield running
 
 
-@pytest.fixture
-async def proxy(server: ChatServer) -> AsyncIterator[ConnectProxy]:
-    async with connect_proxy(server.address) as running:
-        yield running
-
-
 async def called(server: ChatServer, *, base_url: str | None = None) -> Outcome:
     address = {} if base_url is None else {"base_url": base_url}
     provider = chat_provider(KIND, server, **address)
@@ -58,17 +52,6 @@ async def called(server: ChatServer, *, base_url: str | None = None) -> Outcome:
         return await outcome_of(provider, a_call())
     finally:
         await provider.close()
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_connection_is_used_again(server: ChatServer, stream: bool) -> None:
-    """One call after the other takes one connection, also after a stream."""
-    provider = chat_provider(KIND, server)
-    for _ in range(5):
-        await answer_of(provider, a_call(stream=stream))
-    await provider.close()
-    assert len(server.asked) == 5
-    assert len(server.connections) == 1
 
 
 async def test_calls_at_once_have_connections_of_their_own(server: ChatServer) -> None:
@@ -81,15 +64,6 @@ async def test_calls_at_once_have_connections_of_their_own(server: ChatServer) -
             await answer_of(provider, a_call())
             await provider.close()
         assert len(server.connections) == before
-
-
-async def test_an_unknown_authority_is_refused(secure: ChatServer) -> None:
-    """Nothing is sent to a server whose certificate nobody vouches for."""
-    outcome = await called(secure)
-    assert isinstance(outcome, Failed)
-    assert outcome.problem.category is FailureCategory.CONNECTION
-    assert not outcome.possibly_billed
-    assert secure.asked == []
 
 
 async def test_a_company_s_own_authority(
@@ -141,16 +115,6 @@ async def test_a_proxy_with_a_password(
     assert outcome.problem.category is FailureCategory.CONNECTION
     assert outcome.problem.message == "the proxy refused (ProxyError)"
     assert not outcome.possibly_billed
-
-
-async def test_addresses_that_need_no_proxy(
-    server: ChatServer, proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """NO_PROXY is honoured."""
-    monkeypatch.setenv("HTTP_PROXY", proxy.url)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert not isinstance(await called(server), Failed)
-    assert proxy.asked == []
 
 
 async def test_redirects_are_not_followed(server: ChatServer) -> None:

@@ -91,6 +91,40 @@ async def test_a_cancelled_call_ends_at_its_next_token(gated: tuple[GatedModel, 
     assert model.made == 1 + len('"yes"') + 1
 
 
+class GatedReading(LocalModel):
+    """A real model that stops after the first batch of its prompt until the test lets it go on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(LlamaCppOptions.model_validate(options(path, batch_tokens=16)))
+        self.gate, self.first_batch_read = threading.Event(), threading.Event()
+        self.looks = 0
+
+    def read(self, prompt: list[int], *, stopped: Callable[[], bool]) -> int:
+        def look() -> bool:
+            self.looks += 1
+            if self.looks == 2:
+                self.first_batch_read.set()
+                assert self.gate.wait(WITHIN_SECONDS)
+            return stopped()
+
+        return super().read(prompt, stopped=look)
+
+
+async def test_a_call_that_is_cancelled_while_its_prompt_is_read_reads_no_further(model_path: Path) -> None:
+    """It ends before the next batch, and the model is free."""
+    model = GatedReading(model_path)
+    provider = LlamaCppProvider("local", model, answer, max_waiting=1)
+    reading = asyncio.create_task(events_of(provider, a_call(stream=True)))
+    async with asyncio.timeout(WITHIN_SECONDS):
+        await asyncio.to_thread(model.first_batch_read.wait, WITHIN_SECONDS)
+        reading.cancel()
+        await asyncio.wait([reading])
+        model.gate.set()
+        await provider.close()
+    assert reading.cancelled()
+    assert model.looks == 2
+
+
 async def test_a_call_that_was_cancelled_while_it_waited_is_never_begun(
     gated: tuple[GatedModel, LlamaCppProvider],
 ) -> None:

@@ -68,6 +68,23 @@ def test_every_shipped_price_is_plausible() -> None:
         assert price.source, model
 
 
+def test_a_deployment_s_own_prices_go_first(tmp_path: Path) -> None:
+    """Model by model: one that comes with Sluice is replaced, one that is missing is added, the others stay."""
+    path = tmp_path / "prices.toml"
+    path.write_text(
+        "".join(
+            f'["{model}"]\ninput_usd = 7\noutput_usd = 8\nas_of = 2026-11-21\nsource = "our contract"\n'
+            for model in ("gpt-5-mini", "our-model")
+        ),
+        encoding="utf-8",
+    )
+    prices, shipped = load_prices(path), load_prices()
+    assert (prices["gpt-5-mini"].input_usd, prices["our-model"].output_usd) == (7, 8)
+    assert {model: prices[model] for model in shipped if model != "gpt-5-mini"} == {
+        model: price for model, price in shipped.items() if model != "gpt-5-mini"
+    }
+
+
 @pytest.mark.parametrize(
     "text", ["[m]\ninput_usd = 1", "[m", '[m]\ninput_usd = -1\noutput_usd = 1\nas_of = 2026-11-21\nsource = "x"']
 )

@@ -142,6 +142,18 @@ async def test_for_people(run: Run) -> None:
     assert "11 tokens in, 3 out; price not known" in facts
 
 
+async def test_prices_of_one_s_own(run: Run, tmp_path: Path) -> None:
+    """SLUICE_PRICES_FILE says what a model costs that Sluice knows no price of; one that cannot be read is named."""
+    path = tmp_path / "prices.toml"
+    path.write_text('[served]\ninput_usd = 1000\noutput_usd = 2000\nas_of = 2026-11-21\nsource = "our contract"\n')
+    told = json.loads((await run("test", "remote", "--json", SLUICE_PRICES_FILE=str(path))).stdout)
+    assert told["cost_usd"] == pytest.approx((11 * 1000 + 3 * 2000) / 1e6)
+    path.write_text("[served]\ninput_usd = 1000")
+    refused = await run("test", "remote", SLUICE_PRICES_FILE=str(path))
+    assert refused.exit_code == 2
+    assert "prices.toml" in refused.stderr
+
+
 async def test_a_call_that_fails(run: Run, server: ChatServer) -> None:
     """Its category and what to do stand on standard error, and the exit code is 1."""
     server.status, server.reply = 429, {"error": {"message": "no money", "code": "insufficient_quota"}}

@@ -1,6 +1,7 @@
 """Steps with the arguments that most tests give them, and what they must answer."""
 
 from dataclasses import replace
+from uuid import uuid4
 
 from connectors.state.base import (
     Admitted,
@@ -10,7 +11,6 @@ from connectors.state.base import (
     Known,
     Lease,
     Limits,
-    Moved,
     Settled,
     TaskRef,
 )
@@ -22,6 +22,7 @@ ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
 LEASE_MS = 60_000
 HOUR_MS = 3_600_000
 SIZE_BYTES = 100
+TOKEN = uuid4().hex
 
 
 def arrival(
@@ -108,10 +109,6 @@ async def requeue(world: World, request_id: str = "r1", *, task_version: int = 3
         summary=b"waited",
         deadline_ms=world.now_ms() + HOUR_MS,
     )
-
-
-def moved(state: State, version: int, summary: bytes) -> Moved:
-    return Moved(state, version, summary)
 
 
 async def seen(world: World, request_id: str = "r1") -> Known:

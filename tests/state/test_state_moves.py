@@ -8,6 +8,7 @@ from schemas.vocabulary import State
 from tests.state.steps import (
     LEASE_MS,
     SIZE_BYTES,
+    TOKEN,
     admitted,
     claim,
     claimed,
@@ -44,14 +45,11 @@ async def test_the_same_reschedule_again_is_the_same_success(world: World, state
     assert (await seen(world)).version == 3
 
 
-@pytest.mark.parametrize("end", [*NEXT_STATES, State.PROCESSING, State.COMPLETED, State.REJECTED])
+@pytest.mark.parametrize("end", sorted(set(State) - set(NEXT_STATES)))
 async def test_only_a_wait_or_another_lane_can_follow(world: World, end: State) -> None:
     """An end is for `settle`; a mistake of the caller changes nothing."""
     await admitted(world)
     lease = (await claimed(world, version=1)).lease
-    if end in NEXT_STATES:
-        assert await reschedule(world, lease, state=end) is None
-        return
     with pytest.raises(IllegalEndError):
         await reschedule(world, lease, state=end)
     assert (await seen(world)).version == 2
@@ -72,6 +70,13 @@ async def test_the_task_that_was_moved_on_is_told_so_until_the_next_one_is_taken
     assert await claim(world, version=1) == Stale()
     await world.store.release(following.lease, called=False)
     assert await claim(world, version=1) == Stale()
+
+
+async def test_a_request_that_waits_for_its_next_call_cannot_be_claimed(world: World) -> None:
+    """Neither for the task that waits, nor for none in particular: its wait is over with a requeue."""
+    version = await waiting(world)
+    for task_version in (0, version):
+        assert await claim(world, version=task_version) == Moved(State.RETRY_SCHEDULED, version, b"failed")
 
 
 async def test_the_next_call_has_its_own_number_and_knows_of_no_loss(world: World) -> None:
@@ -189,12 +194,12 @@ async def test_a_task_that_is_newer_than_the_store_is_believed(world: World) -> 
         old = (await claimed(world, request_id, version=1)).lease
         if is_ended:
             await world.store.settle(old, State.FAILED, b"x")
-        newer = await claimed(world, request_id, version=9, attempt=4, token="t")
+        newer = await claimed(world, request_id, version=9, attempt=4, token=TOKEN)
         assert newer.history_missing
         assert (newer.lease.attempt, newer.lost_calls) == (4, ())
         assert newer.lease.version > 9
         assert newer.lease.fence > old.fence
-        assert (await claimed(world, request_id, version=9, attempt=4, token="t")) == newer
+        assert (await claimed(world, request_id, version=9, attempt=4, token=TOKEN)) == newer
         assert await claim(world, request_id, version=1) == Stale()
         assert await world.store.renew([old], lease_ms=LEASE_MS) == Renewal(lost=(old,))
     assert await world.store.outstanding() == (2, 2 * SIZE_BYTES)

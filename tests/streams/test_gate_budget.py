@@ -62,6 +62,9 @@ async def test_a_spent_budget_waits_for_the_next_day() -> None:
         assert not any(call(gate, flow=Flow("waits", "model")) for gate in fleet.gates)
     await fleet.tick(tomorrow_ms - fleet.clock_ms)
     for gate in fleet.gates:
+        call(gate, flow=Flow("waits", "model"))
+    await fleet.tick(10)
+    for gate in fleet.gates:
         assert call(gate, flow=Flow("waits", "model"))
 
 

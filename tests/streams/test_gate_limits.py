@@ -42,17 +42,17 @@ async def test_no_minute_has_more_requests_than_the_limit(per_minute: int) -> No
 async def test_no_minute_has_more_tokens_than_the_limit() -> None:
     """Small calls and large ones, of which none is left out."""
     fleet = Fleet(catalogue(limits={"tokens_per_minute": 30_000}), 3)
-    sizes = [50, 4_000]
+    sizes = {Flow("t", "small"): 50, Flow("t", "large"): 4_000}
     begun: list[tuple[int, int]] = []
     for _ in range(3 * MINUTE_MS // 50):
         for gate in fleet.gates:
-            for tokens in sizes:
-                while call(gate, CallOutcome(tokens=tokens), tokens=tokens):
+            for flow, tokens in sizes.items():
+                while call(gate, CallOutcome(tokens=tokens), flow, tokens=tokens):
                     begun.append((fleet.clock_ms, tokens))
         await fleet.tick(50)
     assert most_in_a_minute(begun) <= 30_000
     assert sum(tokens for _, tokens in begun) >= 2.3 * 30_000
-    assert {tokens for _, tokens in begun} == set(sizes)
+    assert {tokens for _, tokens in begun} == set(sizes.values())
 
 
 async def test_a_call_keeps_all_limits_that_concern_it() -> None:
@@ -130,6 +130,7 @@ async def test_slots_of_a_worker_that_died_are_there_again() -> None:
     fleet = Fleet(catalogue(limits={"concurrency": 2}))
     dies, lives = fleet.gates
     assert not call(dies)
+    assert not call(dies)
     await fleet.sync()
     held = [dies.try_enter(FLOW, estimated_tokens=1), dies.try_enter(FLOW, estimated_tokens=1)]
     assert None not in held
@@ -165,7 +166,7 @@ async def test_tokens_are_corrected_after_the_call() -> None:
 
 async def test_the_providers_own_count_lowers_what_is_left() -> None:
     """Its header says that 2 requests are left: no more than those begin before the rate has brought others."""
-    fleet = Fleet(catalogue(limits={"requests_per_minute": 60, "models": {"m": {"requests_per_minute": 600}}}))
+    fleet = Fleet(catalogue(limits={"models": {"m": {"requests_per_minute": 600}}}))
     one, other = fleet.gates
     flow = Flow("t", "m")
     told = CallOutcome(limits=(RateLimit(resource=LimitedResource.REQUESTS, limit=600, remaining=2),))
@@ -177,7 +178,7 @@ async def test_the_providers_own_count_lowers_what_is_left() -> None:
     while fleet.clock_ms < before + 1_000:
         begun += call(other, flow=flow)
         await fleet.tick(10)
-    assert begun <= 2 + 10
+    assert 2 <= begun <= 2 + 10 + 6, "two, and what the rate brings until then"
 
 
 async def test_waiting_is_counted_by_its_reason() -> None:
@@ -190,20 +191,27 @@ async def test_waiting_is_counted_by_its_reason() -> None:
 
 
 async def test_a_busy_worker_asks_for_many_at_once() -> None:
-    """Thousands of calls, and a round trip for each hundred or so."""
-    fleet = Fleet(catalogue(limits={"requests_per_minute": 60_000}), 1)
+    """Thousands of calls, and a few updates a second."""
+    fleet = Fleet(catalogue(limits={"requests_per_minute": 12_000}), 1)
     begun = len(await greedy_minutes(fleet, 1, flows=[FLOW]))
-    assert begun >= 50_000
-    assert fleet.values.updates < begun / 20
+    assert begun >= 10_000
+    assert fleet.values.updates < begun / 5
 
 
-async def test_what_is_not_spent_is_given_back_when_a_worker_ends(redis_url: str) -> None:  # noqa: F811
-    """Its slots, and what it had leased."""
-    whole = catalogue(limits={"requests_per_minute": 6, "concurrency": 1})
-    async with running_gates(redis_url, whole, size=2) as (one, other):
-        (await entered(one)).leave(None)
-        await one.close()
-        (await entered(other)).leave(ANSWERED)
+async def test_what_is_not_used_is_given_back_when_a_worker_ends() -> None:
+    """Its slots, and what it had leased: another one has them at once."""
+    fleet = Fleet(catalogue(limits={"requests_per_minute": 6, "tokens_per_minute": 600, "concurrency": 1}))
+    ends, other = fleet.gates
+    for _ in range(2):  # a slot, then a request and its tokens
+        assert not call(ends, tokens=40)
+        await fleet.tick(50)
+    await ends.close()
+    fleet.gates.remove(ends)
+    for _ in range(5):
+        if call(other, tokens=40):
+            return
+        await fleet.tick(50)
+    pytest.fail("it has to wait for what nobody uses")
 
 
 async def test_no_limits_ask_nobody() -> None:

@@ -6,8 +6,10 @@ from datetime import timedelta
 from connectors.providers.base import Answered, Failed
 from connectors.settings import Settings
 from connectors.state.base import Claimed
+from policy.failures import problem
+from policy.retry import RetryPolicy
 from schemas import LLMRequest
-from schemas.attempt import Problem, Usage
+from schemas.attempt import Usage
 from schemas.request import Message
 from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, FailureCategory, Kind, Role, State
 from streams.context import Delivery
@@ -51,15 +53,24 @@ async def test_an_answer_makes_a_result_an_attempt_record_and_a_completed_event(
 
 
 async def test_a_failure_keeps_its_category_and_whether_it_may_have_been_billed() -> None:
-    problem = Problem(category=FailureCategory.SERVER_ERROR, message="500", http_status=500, retryable=True)
-    world = World(outcome=Failed(problem=problem, possibly_billed=True))
+    refusal = problem(FailureCategory.REFUSAL, "no", http_status=200)
+    world = World(outcome=Failed(problem=refusal, possibly_billed=True))
     await run(world, request())
     (result,) = world.results().values()
-    assert (result.status, result.problem, result.possibly_billed_calls) == (State.FAILED, problem, 1)
+    assert (result.status, result.problem, result.possibly_billed_calls) == (State.FAILED, refusal, 1)
+
+
+async def test_a_failure_that_may_pass_is_tried_again_and_does_not_end_the_request() -> None:
+    world = World(outcome=Failed(problem=problem(FailureCategory.SERVER_ERROR, "500"), possibly_billed=True))
+    await run(world, request())
+    assert world.results() == {}
+    assert [event.state for event in world.events().values()][-1] is State.RETRY_SCHEDULED
+    assert len(world.delayed()) == 1
 
 
 async def test_an_answer_that_does_not_fit_a_comparison_is_a_failure_and_never_repaired() -> None:
     world = World(outcome=Answered(text='{"winner": "Essay A"}', finish_reason="stop", model="m"))
+    world.retry = RetryPolicy(max_retries=0)
     await run(world, LLMRequest(request_id="r-1", kind=Kind.COMPARISON, prompt="p", essay_a="a", essay_b="b"))
     (result,) = world.results().values()
     assert result.status is State.FAILED
@@ -78,9 +89,22 @@ async def test_a_task_that_is_late_expires_and_calls_nobody() -> None:
     assert world.calls["r-1"] == 0
 
 
-async def test_a_task_that_is_delivered_again_after_its_end_says_nothing_more() -> None:
+async def test_a_task_delivered_again_before_its_end_is_confirmed_says_the_same_again() -> None:
+    """Whoever settled it may have died before Kafka had it."""
     world = World()
     await run(world, request())
+    results, events, attempts = world.results(), world.events(), world.attempts()
+    written = len(world.written("llm.results"))
+    await world.lane_all()
+    assert len(world.written("llm.results")) == written + 1
+    assert (world.results(), world.events(), world.attempts()) == (results, events, attempts)
+    assert world.calls["r-1"] == 1
+
+
+async def test_a_task_delivered_again_after_its_end_is_confirmed_says_nothing_more() -> None:
+    world = World()
+    await run(world, request())
+    await world.confirm_all()
     written = len(world.log)
     await world.lane_all()
     assert len(world.log) == written

@@ -2,26 +2,27 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from inspect import isasyncgenfunction
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import MessageSizeTooLargeError
 
 from connectors.kafka.producer import Outgoing, Producer
-from connectors.providers.base import Answered, Call, CallEvent, Failed, Outcome, Provider, Text
+from connectors.providers.base import Answered, Failed, Provider
 from connectors.settings import Settings
-from connectors.state.base import Ended, StateStore
+from connectors.state.base import ClaimStore, Ended, StateStore
 from connectors.state.memory_store import MemoryStateStore
 from policy.catalogue import SIMULATED_ONLY, Catalogue
 from policy.retry import RetryPolicy
 from schemas import Attempt, LaneTask, LLMRequest, LLMResult, StatusEvent
+from schemas.attempt import Problem
 from schemas.codec import SingleObjectCodec, decode_single_object
 from schemas.command import Command
-from schemas.envelope import header
+from schemas.envelope import Header, header
 from schemas.task import Origin
 from streams.commands import CommandStage
 from streams.confirming import ResultConfirmer
@@ -35,6 +36,7 @@ from streams.lane import Lane
 from streams.leases import LeaseKeeper
 from streams.provider_call import ProviderCaller
 from streams.records import RecordWriter
+from tests.streams.scripted_provider import Script, ScriptedProvider
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 LEASE_SECONDS = 10.0
@@ -48,9 +50,11 @@ class Crash(BaseException):
 class Crasher:
     """Counts every step that leaves the process, and dies before or after the chosen one."""
 
-    def __init__(self, *, at: int | None = None, after: bool = False) -> None:
+    def __init__(self, *, at: int | None = None, after: bool = False, reverse: bool = False) -> None:
         self.at = at
         self.after = after
+        self.reverse = reverse
+        """Whether Kafka takes what is sent together from its end: the order among topics is nobody's to choose."""
         self.steps = 0
         self.dead = False
 
@@ -72,12 +76,14 @@ class Crasher:
 class CrashingState:
     """The shared state as a process that may die sees it."""
 
-    def __init__(self, inner: StateStore, crasher: Crasher) -> None:
+    def __init__(self, inner: ClaimStore, crasher: Crasher) -> None:
         self._inner = inner
         self._crasher = crasher
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._inner, name)
+        method: Callable[..., Any] = getattr(self._inner, name)
+        if isasyncgenfunction(method):
+            return method  # it only tells, and changes nothing
         return lambda *args, **kwargs: self._crasher.step(lambda: method(*args, **kwargs))
 
 
@@ -96,45 +102,24 @@ class LogProducer:
 
         async def write() -> None:
             self._log.append(record)
+            self._world.written_at[id(record)] = self._world.clock
 
         await self._crasher.step(write)
 
     async def send_all(self, records: Sequence[Outgoing]) -> None:
-        for record in records:
+        for record in reversed(records) if self._crasher.reverse else records:
             await self.send(record)
 
 
-class CountingProvider:
-    """Answers every call with the same outcome, and remembers who called."""
-
-    name = "simulated"
-
-    def __init__(self, crasher: Crasher, calls: Counter[str], outcome: Outcome) -> None:
-        self._crasher = crasher
-        self._calls = calls
-        self._outcome = outcome
-
-    def open(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[CallEvent]]:
-        return aclosing(self._events(call))
-
-    async def _events(self, call: Call) -> AsyncGenerator[CallEvent, None]:
-        async def begin() -> None:
-            self._calls[call.request_id] += 1
-
-        await self._crasher.step(begin)
-        if isinstance(self._outcome, Answered):
-            yield Text(self._outcome.text)
-        yield self._outcome
-
-    async def close(self) -> None: ...
-
-
 class OpenPermit:
-    """Lets a call be made, and learns nothing from it."""
+    """Lets a call be made, unless there is a refusal, and remembers what it was left with."""
 
-    refusal = None
+    def __init__(self, refusal: Problem | None = None) -> None:
+        self.refusal = refusal
+        self.left: list[CallOutcome | None] = []
 
-    def leave(self, outcome: CallOutcome | None) -> None: ...
+    def leave(self, outcome: CallOutcome | None) -> None:
+        self.left.append(outcome)
 
 
 class WorldOriginals:
@@ -171,15 +156,27 @@ class World:
     settings: Settings = field(default_factory=lambda: Settings(redis_url="redis://none", kafka_bootstrap="none"))
     catalogue: Catalogue = SIMULATED_ONLY
     log: list[Outgoing] = field(default_factory=list)
-    calls: Counter[str] = field(default_factory=Counter)
     clock: datetime = START
     largest_value: int | None = None
     refused_topic: str | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     originals: dict[str, Delivery] = field(default_factory=dict)
+    claims: ClaimStore | None = None
+    permit: OpenPermit = field(default_factory=OpenPermit)
+    written_at: dict[int, datetime] = field(default_factory=dict)
+    leases: LeaseKeeper | None = None
+    """Those of the lane that works now."""
+    sweeper: tuple[Crasher | None, DeadlineSweeper] | None = None
+    """The process that swept last: it remembers what it saw."""
 
     def __post_init__(self) -> None:
+        self.script = Script(self.outcome)
         self.forget(history=False)
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How often a provider was called, by request."""
+        return self.script.calls
 
     def forget(self, *, history: bool = True) -> None:
         """The shared state comes back empty."""
@@ -190,14 +187,46 @@ class World:
         self.clock += timedelta(seconds=seconds)
 
     def delivery(
-        self, value: bytes, *, key: bytes | None = None, topic: str = "llm.requests", offset: int = 0
+        self,
+        value: bytes,
+        *,
+        key: bytes | None = None,
+        topic: str = "llm.requests",
+        offset: int = 0,
+        headers: Sequence[Header] = (),
+        timestamp: datetime = START,
     ) -> Delivery:
-        made = Delivery(topic=topic, partition=0, offset=offset, timestamp=START, key=key, value=value)
+        made = Delivery(
+            topic=topic,
+            partition=0,
+            offset=offset,
+            timestamp=timestamp,
+            key=key,
+            value=value,
+            headers=tuple(headers),
+        )
         self.originals[made.origin] = made
         return made
 
-    def request_delivery(self, request: LLMRequest, *, offset: int = 0) -> Delivery:
-        return self.delivery(SingleObjectCodec().encode(request), key=request.request_id.encode(), offset=offset)
+    def request_delivery(
+        self, request: LLMRequest, *, offset: int = 0, headers: Sequence[Header] = (), timestamp: datetime = START
+    ) -> Delivery:
+        value, key = SingleObjectCodec().encode(request), request.request_id.encode()
+        return self.delivery(value, key=key, offset=offset, headers=headers, timestamp=timestamp)
+
+    def redelivery(self, record: Outgoing, *, is_surely_new: bool = False) -> Delivery:
+        """A record of the log as a consumer gets it."""
+        offset = next(number for number, written in enumerate(self.written(record.topic)) if written is record)
+        return Delivery(
+            topic=record.topic,
+            partition=0,
+            offset=offset,
+            timestamp=self.written_at[id(record)],
+            key=record.key,
+            value=record.value or b"",
+            headers=tuple(record.headers),
+            is_surely_new=is_surely_new,
+        )
 
     async def intake(self, delivery: Delivery, crasher: Crasher | None = None) -> None:
         context, ending = self._process(crasher or Crasher(), "/intake")
@@ -208,10 +237,10 @@ class World:
         crasher = crasher or Crasher()
         context, ending = self._process(crasher, "/lane")
         name = delivery.topic.split(".")[2]
-        provider = cast("Provider", CountingProvider(crasher, self.calls, self.outcome))
+        provider = cast("Provider", ScriptedProvider(name, self.script, crasher.step))
         entry = self.catalogue.providers[name]
         caller = ProviderCaller(provider, name=name, entry=entry, prices={}, worker=context.worker, now=context.now)
-        leases = LeaseKeeper(context.claims, lease_seconds=LEASE_SECONDS)
+        leases = self.leases = LeaseKeeper(context.claims, lease_seconds=LEASE_SECONDS)
         lane = Lane(
             context,
             name=name,
@@ -222,7 +251,7 @@ class World:
             retry=self.retry,
             chance=lambda: 0.5,
         )
-        while await lane.handle(delivery, OpenPermit()) is not None:
+        while await lane.handle(delivery, self.permit) is not None:
             self.pass_time(LEASE_SECONDS)
 
     async def lane_all(self, topic: str = LANE_TOPIC) -> None:
@@ -246,9 +275,10 @@ class World:
 
     async def sweep(self, crasher: Crasher | None = None) -> int:
         """The control role looks for deadlines, with all results read."""
-        context, ending = self._process(crasher or Crasher(), "/control")
-        sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", AllConfirmed()))
-        return await sweeper.sweep()
+        if self.sweeper is None or self.sweeper[0] is not crasher:
+            context, ending = self._process(crasher or Crasher(), "/control")
+            self.sweeper = crasher, DeadlineSweeper(context, ending, cast("ResultConfirmer", AllConfirmed()))
+        return await self.sweeper[1].sweep()
 
     async def cancel(self, command: Command, crasher: Crasher | None = None) -> int:
         """The control role carries out a command."""
@@ -257,8 +287,10 @@ class World:
 
     async def confirm_all(self) -> None:
         """The control role reads all results."""
-        ends = [Ended(result.request_id, result.status, result.state_version) for result in self.results().values()]
-        await self.state.confirm(ends)
+        newest: dict[str, Ended] = {}
+        for result in sorted(self.results().values(), key=lambda result: result.state_version):
+            newest[result.request_id] = Ended(result.request_id, result.status, result.state_version)
+        await self.state.confirm(list(newest.values()))
 
     def delayed(self) -> list[Outgoing]:
         return [record for record in self.log if record.topic.startswith("llm.retry.")]
@@ -293,7 +325,7 @@ class World:
             settings=self.settings,
             catalogue=self.catalogue,
             state=state,
-            claims=state,
+            claims=state if self.claims is None else cast("ClaimStore", CrashingState(self.claims, crasher)),
             originals=WorldOriginals(self.originals),
             producer=cast("Producer", LogProducer(self.log, crasher, self)),
             codec=SingleObjectCodec(),

@@ -7,6 +7,7 @@ a connection, end a stream cleanly without its end, or fall silent.
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -118,8 +119,11 @@ Case = Callable[[Exchange], Awaitable[None]]
 class FaultServer:
     """`async with FaultServer(CASES) as server:` on a free port of 127.0.0.1. `exchanges` in order of arrival."""
 
-    def __init__(self, cases: Mapping[str, Case], wire: Wire | None = None) -> None:
+    def __init__(
+        self, cases: Mapping[str, Case], wire: Wire | None = None, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._cases = cases
+        self._tls = tls
         self._wire = wire or OpenAIWire()
         self.exchanges: list[Exchange] = []
         self.connections_made = 0
@@ -128,9 +132,13 @@ class FaultServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def root(self) -> str:
+    def address(self) -> tuple[str, int]:
         host, port = self._server.sockets[0].getsockname()
-        return f"http://{host}:{port}"
+        return host, port
+
+    @property
+    def root(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self.address[0]}:{self.address[1]}"
 
     @property
     def base_url(self) -> str:
@@ -148,7 +156,7 @@ class FaultServer:
             await self._changed.wait_for(lambda: self.connections_open == 0)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:

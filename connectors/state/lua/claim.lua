@@ -39,6 +39,9 @@ if task_version > 0 and task_version < known_task then
   end
   return {'stale'}
 end
+if state == 'retry_scheduled' and not ahead then
+  return {'moved', state, version, redis.call('HGET', request, 'summary') or ''}
+end
 
 local function outlive_lease()
   if until_ms > deadline_ms then

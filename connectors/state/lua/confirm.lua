@@ -19,9 +19,9 @@ for position = 3, #KEYS do
     -- One that this store did not know, or took for alive, ended while it was away.
     local kept = {'state', end_state, 'version', end_version}
     local fence = known[3]
-    if not fence and not TERMINAL[state] then
-      -- Claimed while this store was away: its record has caused all that it will.
-      fence = 1
+    if not TERMINAL[state] or version < end_version then
+      -- Ended by another than the last that claimed here: its record and its lease cause nothing more.
+      fence = (fence or 0) + 1
     end
     local redrives = known[6] ~= '0' and known[6]
     for field, value in pairs({fence = fence, origin = known[4], attempt = known[5], redrives = redrives}) do

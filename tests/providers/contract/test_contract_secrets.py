@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 import structlog
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from connectors import logs
 from connectors.providers.errors import ProviderConfigurationError
@@ -69,6 +73,24 @@ async def test_logs_at_level_debug_hold_neither_key_nor_text(
         await events_of(tried.provider, a_call(model="good", stream=False))
     said = "".join(debug_logs.readouterr())
     assert "a line" in said
+    assert not any(secret in said for secret in (KEY, QUESTION, ANSWER))
+
+
+async def test_spans_of_sdks_hold_neither_key_nor_text(
+    tried: Trial, http_client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a worker exports its spans, an SDK that makes some of its own says nothing in them."""
+    exporter, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", tracers)
+    with trace.get_tracer("tests").start_as_current_span("ours"):
+        provider = provider_at(tried.server.root, tried.adapter, http_client=http_client)
+        for name in TALKATIVE:
+            await events_of(provider, a_call(model=name, stream=True))
+        await events_of(provider, a_call(model="good"))
+        await provider.close()
+    said = "".join(span.to_json() for span in exporter.get_finished_spans())
+    assert "ours" in said
     assert not any(secret in said for secret in (KEY, QUESTION, ANSWER))
 
 

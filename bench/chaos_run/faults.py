@@ -1,0 +1,182 @@
+"""What befalls the system, one a round. Each returns when it is over; who was killed has been replaced by then.
+
+Left out: a step of the clock. One process cannot be given another wall clock honestly without a preloaded library
+(libfaketime) or the right to set the machine's.
+"""
+
+import asyncio
+import random
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+
+from bench.chaos_run.network import Network
+from bench.chaos_run.provider import Weather
+from bench.chaos_run.system import LEASE_SECONDS, ChaosSystem, Member
+from sluice.stack.state import ServiceName, Source
+
+Fault = Callable[[ChaosSystem, random.Random], Awaitable[None]]
+
+CLEAR = Weather()
+
+
+def _kill(*roles: str) -> Fault:
+    async def kill(system: ChaosSystem, dice: random.Random) -> None:
+        """kill -9 of one process of these roles."""
+        system.kill(dice.choice(system.of(*roles)))
+
+    return kill
+
+
+async def _kill_everybody(system: ChaosSystem, _dice: random.Random) -> None:
+    for member in list(system.members):
+        system.kill(member)
+
+
+def _freeze(*roles: str) -> Fault:
+    async def freeze(system: ChaosSystem, dice: random.Random) -> None:
+        """SIGSTOP until its leases have run out and others have taken them, then SIGCONT: it is a zombie."""
+        async with system.frozen(dice.choice(system.of(*roles))):
+            await asyncio.sleep(dice.uniform(1.5, 3) * LEASE_SECONDS)
+
+    return freeze
+
+
+async def _deploy(system: ChaosSystem, _dice: random.Random) -> None:
+    """Every process is replaced, in two waves: the new one is ready before the old one gets its SIGTERM."""
+    seen: dict[tuple[str, ...], int] = {}
+    waves: tuple[list[Member], list[Member]] = ([], [])
+    for member in system.members:
+        seen[member.kind] = seen.get(member.kind, -1) + 1
+        waves[seen[member.kind] % 2].append(member)
+    for wave in waves:
+        await system.ready([system.spawn(member.kind) for member in wave])
+        # Who died meanwhile has been replaced already.
+        await system.terminate([member for member in wave if member in system.members])
+
+
+async def _rebalance_storm(system: ChaosSystem, dice: random.Random) -> None:
+    """Workers join and leave, in order or not, faster than groups settle."""
+    for _ in range(3):
+        joined = [system.spawn(kind) for kind in (("intake",), ("lane", "alpha"))]
+        await system.ready(joined)
+        await asyncio.sleep(dice.uniform(0, 0.5))
+        still_there = [member for member in joined if member in system.members]
+        if dice.random() < 0.5:
+            await system.terminate(still_there)
+        else:
+            for member in still_there:
+                system.members.remove(member)
+                member.process.kill()
+
+
+async def _broker_restart(system: ChaosSystem, _dice: random.Random) -> None:
+    await asyncio.to_thread(system.stack.kafka.restart)
+
+
+async def _broker_kill(system: ChaosSystem, _dice: random.Random) -> None:
+    await asyncio.to_thread(system.stack.kafka.kill)
+    await asyncio.to_thread(system.stack.kafka.start)
+
+
+async def _redis_kill(system: ChaosSystem, dice: random.Random) -> None:
+    """Its append-only file brings everything back: Redis writes it before it replies."""
+    await asyncio.to_thread(system.stack.redis.kill)
+    await asyncio.sleep(dice.uniform(0, 1.5) * LEASE_SECONDS)
+    await asyncio.to_thread(system.stack.redis.start)
+
+
+async def _redis_flush(system: ChaosSystem, _dice: random.Random) -> None:
+    """Everything is gone while connections stay."""
+    async with system.redis() as client:
+        await client.flushall()
+
+
+async def _redis_empty(system: ChaosSystem, dice: random.Random) -> None:
+    """It dies, and comes back without its data."""
+    await asyncio.to_thread(system.stack.redis.kill)
+    await asyncio.sleep(dice.uniform(0, 1.5) * LEASE_SECONDS)
+    shutil.rmtree(system.stack.state_dir / ServiceName.REDIS, ignore_errors=True)
+    await asyncio.to_thread(system.stack.redis.start)
+    if system.stack.redis.source is Source.DOCKER:  # its data are in a volume that only the engine can remove
+        await _redis_flush(system, dice)
+
+
+async def _redis_pause(system: ChaosSystem, dice: random.Random) -> None:
+    """It holds every command until leases have run out, and carries them out then, whoever still waits for them."""
+    pause_seconds = dice.uniform(1, 2) * LEASE_SECONDS
+    async with system.redis() as client:
+        await client.client_pause(int(pause_seconds * 1000), all=True)
+    await asyncio.sleep(pause_seconds)
+
+
+async def _power_cut(system: ChaosSystem, dice: random.Random) -> None:
+    """Everything but the providers dies at once, and comes back with what it had on its disk."""
+    await asyncio.gather(
+        asyncio.to_thread(system.stack.kafka.kill),
+        asyncio.to_thread(system.stack.redis.kill),
+        _kill_everybody(system, dice),
+    )
+    await asyncio.to_thread(system.stack.redis.start)
+    await asyncio.to_thread(system.stack.kafka.start)
+
+
+async def _loss_of_redis_and_roles(system: ChaosSystem, dice: random.Random) -> None:
+    """Nothing is left but Kafka: nobody remembers a call, neither in Redis nor in a process."""
+    await asyncio.gather(_redis_empty(system, dice), _kill_everybody(system, dice))
+
+
+def _bad_weather(least_seconds: float, most_seconds: float, *kinds: Weather) -> Fault:
+    async def weather(system: ChaosSystem, dice: random.Random) -> None:
+        """One provider, or both, meet it for a while."""
+        struck = dice.choice((["alpha"], ["beta"], ["alpha", "beta"]))
+        for name in struck:
+            await system.weather(name, dice.choice(kinds))
+        await asyncio.sleep(dice.uniform(least_seconds, most_seconds))
+        for name in struck:
+            await system.weather(name, CLEAR)
+
+    return weather
+
+
+FAULTS: Mapping[str, Fault] = {
+    "kill-intake": _kill("intake"),
+    "kill-lane": _kill("lane"),
+    "kill-control": _kill("control"),
+    "kill-bridge": _kill("bridge"),
+    "kill-everybody": _kill_everybody,
+    "freeze-lane": _freeze("lane"),
+    "freeze-intake": _freeze("intake"),
+    "freeze-control": _freeze("control"),
+    "deploy": _deploy,
+    "rebalance-storm": _rebalance_storm,
+    "broker-restart": _broker_restart,
+    "broker-kill": _broker_kill,
+    "redis-kill": _redis_kill,
+    "redis-pause": _redis_pause,
+    "redis-flush": _redis_flush,
+    "redis-empty": _redis_empty,
+    "power-cut": _power_cut,
+    "all-but-kafka": _loss_of_redis_and_roles,
+    "network-refused": _bad_weather(3, 6, Weather(network=Network.REFUSED)),
+    "network-silent": _bad_weather(3, 8, Weather(network=Network.SILENT)),
+    "answers-lost": _bad_weather(2, 4, Weather(network=Network.ANSWERS_LOST)),
+    "provider-flapping": _bad_weather(
+        3, 6, Weather(errors=0.5, cuts=0.1), Weather(errors=0.9), Weather(errors=0.2, cuts=0.4)
+    ),
+    "provider-slow": _bad_weather(3, 6, Weather(slowness=20)),
+}
+
+
+def needs_role(name: str) -> str | None:
+    """The role without which this fault has nobody to befall."""
+    verb, _, role = name.partition("-")
+    return role if verb in {"kill", "freeze"} and role != "everybody" else None
+
+
+def sequence(names: list[str], *, rounds: int, seed: int) -> list[str]:
+    """Which fault each round has: each of `names` once, in a drawn order, before any comes again."""
+    dice = random.Random(f"faults-{seed}")
+    drawn: list[str] = []
+    while len(drawn) < rounds:
+        drawn += dice.sample(names, len(names))
+    return drawn[:rounds]
