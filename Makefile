@@ -24,7 +24,7 @@ LLAMA_EXTRA := --extra llama-cpp $(addprefix --config-settings-package llama-cpp
 # Without a compiler the tests of llama.cpp are skipped; on CI there has to be one.
 COMPILER := $(or $(CI), $(shell command -v c++ 2>/dev/null))
 
-.PHONY: help demo test unit bench bench-connectors up down schemas matrix docs format clean
+.PHONY: help demo test unit bench bench-connectors chaos up down schemas matrix docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,6 +61,9 @@ bench: install-test ## what the pipeline costs, against the raw Kafka hop (BENCH
 
 bench-connectors: install-test ## what the connectors cost, against bare SDK calls (BENCH_ARGS="--json")
 	@$(RUN)python -m bench.connector_cpu $(BENCH_ARGS)
+
+chaos: install-test ## kill everything in turn under load, and count what is lost (CHAOS_ARGS="--requests 2000 --rounds 6")
+	@$(RUN)python -m bench.chaos $(CHAOS_ARGS)
 
 up: install-demo ## a local Kafka and Redis, until Ctrl-C
 	@$(RUN)sluice up

@@ -90,7 +90,9 @@ def retry_at(policy: RetryPolicy, *, retries: int, now: datetime, chance: float,
     if retry_after is not None:
         # All who were turned away together come back spread out.
         wait = retry_after + min(wait, longest * 0.1)
-    return now + timedelta(seconds=wait)
+    at = now + timedelta(seconds=wait)
+    # Up, to the milliseconds that records carry: cut off, they would shorten it.
+    return at + timedelta(microseconds=-at.microsecond % 1000)
 
 
 def delay_for(delays_seconds: Iterable[int], *, remaining_seconds: float) -> int:

@@ -28,13 +28,16 @@ class RoleProcess:
     It ends as well when we do, however we die: it holds the other end of a pipe that closes then.
     """
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str], log_path: Path) -> None:
+    def __init__(
+        self, *arguments: str, environment: Mapping[str, str], log_path: Path, module: str = "sluice.cli"
+    ) -> None:
+        """`module` is run in place of the command line; it takes the same arguments."""
         self.name = "-".join(arguments)
         self.log_path = log_path
         (self.ops_port,) = ports.choose(1)
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own command line, from no one else
-                [sys.executable, "-m", "sluice.cli", "run", *arguments, "--until-stdin-closes"],
+                [sys.executable, "-m", module, "run", *arguments, "--until-stdin-closes"],
                 env={**os.environ, **environment, "SLUICE_OPS__PORT": str(self.ops_port), "SLUICE_LOG__FORMAT": "json"},
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -96,12 +96,14 @@ class Intake:
             who = validation.readable_identity(fields, delivery.key)
             return _Refusal(State.REJECTED, validation.codec_problem(error), who)
         who = identity(request)
-        problem = validation.check(request, result_topics=self._settings.worker.result_topics)
+        allowed_topics = self._settings.worker.result_topics
+        copy_to = request.result_topic if request.result_topic in allowed_topics else None
+        problem = validation.check(request, result_topics=allowed_topics)
         if problem is not None:
-            return _Refusal(State.REJECTED, problem, who)
+            return _Refusal(State.REJECTED, problem, who, copy_to)
         decision = route(request, self._context.catalogue, unavailable=self._unavailable())
         if isinstance(decision, Problem):
-            return _Refusal(State.REJECTED, decision, who, copy_to=request.result_topic)
+            return _Refusal(State.REJECTED, decision, who, copy_to)
         return request, decision
 
     async def _decode(self, value: bytes) -> LLMRequest:

@@ -151,7 +151,9 @@ class Lane:
                 metrics.duplicates_ignored.labels("lane").inc()
                 await self._publish_end(task, claim)
                 return None
-        async with self._leases.hold(claim.lease, task.request) as held:
+        # As it was submitted, by its record where it does not say so: a cancellation from before does not concern it.
+        request = task.request.model_copy(update={"submitted_at": task.submitted_at})
+        async with self._leases.hold(claim.lease, request) as held:
             decided = await self._work(task, claim, held, permit)
         match decided:
             case None:

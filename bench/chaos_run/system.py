@@ -202,7 +202,7 @@ class ChaosSystem:
 
 @asynccontextmanager
 async def running_system(folder: Path, *, workers: int, seed: int) -> AsyncIterator[ChaosSystem]:
-    """Everything up: `workers` processes of each kind. Everything is stopped in the end, however it ends."""
+    """Everything up: `workers` processes of each kind, and a bridge. Everything is stopped in the end, however it ends."""
     environ = {name: value for name, value in os.environ.items() if name not in {"KAFKA_BOOTSTRAP", "REDIS_URL"}}
     stack = await asyncio.to_thread(local_stack.start, folder / "stack", environ=environ)
     providers: dict[str, ProviderProcess] = {}
@@ -221,7 +221,8 @@ async def running_system(folder: Path, *, workers: int, seed: int) -> AsyncItera
         (folder / "providers.toml").write_text(_catalogue(providers))
         await create_topics(settings, settings.topics.specs(list(PROVIDERS)))
         await _await_providers(providers)
-        await system.ready([system.spawn(kind) for kind in kinds() for _ in range(workers)])
+        # No request needs a bridge: one will do, to show that it lives.
+        await system.ready([system.spawn(kind) for kind in kinds() for _ in range(_count(kind, workers))])
         if system.accidents:
             raise BrokenSystemError("\n".join(system.accidents))
         supervising = asyncio.create_task(system.supervise())
@@ -235,6 +236,10 @@ async def running_system(folder: Path, *, workers: int, seed: int) -> AsyncItera
         for provider in providers.values():
             provider.stop()
         await asyncio.to_thread(stack.stop)
+
+
+def _count(kind: Kind, workers: int) -> int:
+    return 1 if kind[0] == Role.BRIDGE else workers
 
 
 def _start_provider(name: str, folder: Path, seed: int) -> ProviderProcess:

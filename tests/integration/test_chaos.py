@@ -8,7 +8,7 @@ from bench.chaos_run.rounds import Options, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(240)]
 
-FAULTS = ("kill-lane", "redis-pause", "broker-kill", "kill-everybody")
+FAULTS = ("kill-lane", "provider-flapping", "freeze-lane", "kill-everybody")
 
 
 async def test_four_faults_lose_nothing_and_double_nothing(tmp_path: Path) -> None:

@@ -69,6 +69,26 @@ async def test_redis_is_killed_and_comes_back(
     assert outcome.assert_extra_calls_are_flagged() == 0
 
 
+async def test_lanes_go_on_while_redis_is_away(
+    own_stack: local_stack.RunningStack, settings: Settings, tmp_path: Path
+) -> None:
+    """They call what they have by claims of their own; Redis back, the ends are noted there, and each ended once."""
+    async with running_system(
+        settings, tmp_path, concurrency=4, provider_options="latency_ms = 40\njitter = 0"
+    ) as system:
+        await asyncio.gather(system.start("intake"), system.start("lane", "simulated"), system.start("control"))
+
+        async def outage() -> None:
+            await system.called(60)
+            await asyncio.to_thread(own_stack.redis.kill)
+            # Four calls were in flight, and four more may have had their claims.
+            await system.called(60 + 8 + 60)
+            await asyncio.to_thread(own_stack.redis.start)
+
+        outcome = await run_through(system, asyncio.create_task(outage()))
+    outcome.assert_extra_calls_are_flagged()
+
+
 async def test_the_broker_is_killed_and_comes_back(
     own_stack: local_stack.RunningStack, settings: Settings, tmp_path: Path
 ) -> None:

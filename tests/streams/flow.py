@@ -1,8 +1,8 @@
-"""Drives all stages over a world's log as Kafka would: a record is done when its stage returns, and comes again if not."""
+"""Drives all stages over a world's log as Kafka would: a record is done when its stage returns, else it comes again."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from connectors.kafka.producer import Outgoing
 from schemas import LaneTask, LLMRequest
@@ -108,7 +108,7 @@ def task_of(record: Outgoing) -> LaneTask:
     return decode_single_object(LaneTask, record.value or b"")
 
 
-def due_of(world: World, record: Outgoing) -> object:
+def due_of(world: World, record: Outgoing) -> datetime:
     """When a record's wait in its delay topic is over."""
     due = world.written_at[id(record)] + timedelta(seconds=DELAYS_SECONDS[record.topic])
     not_before = task_of(record).not_before

@@ -38,7 +38,7 @@ def crashes(after: bool, redelivery: str) -> Iterator[Crasher]:
 
 async def each_step(way: Way, make: Callable[[], World], after: bool, redelivery: str) -> list[World]:
     """The worlds in which this way was gone, each with another crash."""
-    worlds = []
+    worlds: list[World] = []
     for crasher in crashes(after, redelivery):
         world = make()
         flow = Flow(world, crasher, redelivers_last=redelivery != "at-once")
@@ -63,7 +63,7 @@ def assert_calls(world: World, attempts: list[Attempt], *, regular: int) -> None
     ("outcome", "end"), [(ANSWER, State.COMPLETED), (UNAUTHORISED, State.FAILED)], ids=["answered", "failed"]
 )
 async def test_a_request_that_is_called_once(
-    outcome: Answered | Failed, end: State, after: bool, reverse: bool
+    outcome: Answered | Failed, end: State, after: bool, redelivery: str
 ) -> None:
     async def way(flow: Flow) -> None:
         await flow.send(request(stream=True))
@@ -146,7 +146,9 @@ async def test_a_request_whose_deadline_passes(is_delayed: bool, after: bool, re
 
 @pytest.mark.parametrize("is_delayed", [False, True], ids=["in its lane", "in a delay topic"])
 @pytest.mark.parametrize("names", [{"request_id": "r-1"}, {"tenant_id": "default"}], ids=["by its id", "by its tenant"])
-async def test_a_request_that_is_cancelled(names: dict[str, str], is_delayed: bool, after: bool, reverse: bool) -> None:
+async def test_a_request_that_is_cancelled(
+    names: dict[str, str], is_delayed: bool, after: bool, redelivery: str
+) -> None:
     command = Command(command_id="c-1", issued_at=START + timedelta(seconds=1), **names)
 
     async def way(flow: Flow) -> None:

@@ -170,8 +170,11 @@ async def test_money_that_was_spent_alone_is_counted_afterwards() -> None:
     assert call(one, CallOutcome(cost_usd=0.4)), "that it is away is not known yet"
     await one._share_budgets()
     await fleet.tick(600)
+    later = 0
     while (permit := one.try_enter(FLOW, estimated_tokens=1)) and permit.refusal is None:
         permit.leave(CallOutcome(cost_usd=0.4))
+        later += 1
+    assert later == 2
     store.error = None
     for _ in range(4):
         await fleet.tick(600)
