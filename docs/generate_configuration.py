@@ -24,6 +24,7 @@ from pydantic_core import PydanticUndefined
 from connectors.providers.registry import PROVIDER_TYPES
 from connectors.settings import Settings
 from policy.catalogue import Defaults, ProviderEntry, Timeouts
+from policy.rules import BreakerRules, LimitRules, TenantRules
 
 DOCUMENT = Path(__file__).with_name("configuration.md")
 
@@ -157,6 +158,11 @@ def document() -> str:
         "[defaults]": table(Defaults, "defaults."),
         "[providers.NAME]": table(ProviderEntry, "providers.<name>."),
         "[providers.NAME.timeouts]": table(Timeouts, "providers.<name>.timeouts."),
+        "[providers.NAME.breaker]": table(BreakerRules, "providers.<name>.breaker."),
+        '[providers.NAME.limits], and the same in .models."MODEL" and .tenants."TENANT" of it': table(
+            LimitRules, "providers.<name>.limits."
+        ),
+        '[tenants."TENANT"]': table(TenantRules, "tenants.<name>."),
     }
     if left_over := MEANINGS.keys() - used:
         raise LookupError(f"MEANINGS describes what is no setting, or is described there: {sorted(left_over)}")

@@ -11,8 +11,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from policy.rules import BreakerRules, LimitRules, ProviderLimits, Table, TenantName, TenantRules, fits
-from policy.rules import ModelPattern as ModelPattern  # noqa: PLC0414 - connectors take it from here
+from policy.rules import BreakerRules, LimitRules, ModelPattern, ProviderLimits, Table, TenantName, TenantRules, fits
 from schemas.base import ProviderName
 
 

@@ -18,7 +18,7 @@ from schemas.topics import TopicSpec
 from sluice.cli import app
 from sluice.commands import run, topics
 from sluice.commands.run import Role
-from streams.worker import APP_STOP_SECONDS, SETTLE_SECONDS
+from streams.process import APP_STOP_SECONDS, SETTLE_SECONDS
 from tests.deploy.compose import ROOT, compose_file, environment, is_one_shot, roles, seconds, setting_names
 from tests.deploy.dockerfile import built_extras, stages
 from websocket_bridge.bridge import Bridge
@@ -147,7 +147,7 @@ def test_the_one_shot_creates_the_topics_of_every_lane(monkeypatch: pytest.Monke
     monkeypatch.setattr(topics, "check_access", reachable)
     outcome = CliRunner().invoke(app, ROLES["topics"]["command"])
     assert outcome.exit_code == 0, outcome.output
-    assert {"llm.requests", "llm.lane.simulated", "llm.lane.openai"} <= set(asked)
+    assert {"llm.requests", "llm.lane.simulated.high", "llm.lane.openai.low"} <= set(asked)
 
 
 @pytest.mark.parametrize("name", [name for name in ROLES if not is_one_shot(ROLES[name])])
