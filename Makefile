@@ -24,7 +24,7 @@ LLAMA_EXTRA := --extra llama-cpp $(addprefix --config-settings-package llama-cpp
 # Without a compiler the tests of llama.cpp are skipped; on CI there has to be one.
 COMPILER := $(or $(CI), $(shell command -v c++ 2>/dev/null))
 
-.PHONY: help demo test unit bench bench-connectors chaos up down schemas matrix docs format clean
+.PHONY: help demo test unit bench bench-connectors bench-fanout soak chaos up down schemas matrix docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -62,6 +62,12 @@ bench: install-test ## what the pipeline costs, against the raw Kafka hop (BENCH
 bench-connectors: install-test ## what the connectors cost, against bare SDK calls (BENCH_ARGS="--json")
 	@$(RUN)python -m bench.connector_cpu $(BENCH_ARGS)
 
+bench-fanout: install-test ## the live view over thousands of connections, against a bare server (BENCH_ARGS="--json")
+	@$(RUN)python -m bench.fanout $(BENCH_ARGS)
+
+soak: install-test ## the live view under churn (SOAK_ARGS="--minutes 30")
+	@$(RUN)python -m bench.soak $(SOAK_ARGS)
+
 chaos: install-test ## kill everything in turn under load, and count what is lost (CHAOS_ARGS="--requests 2000 --rounds 6")
 	@$(RUN)python -m bench.chaos $(CHAOS_ARGS)
 
@@ -77,6 +83,7 @@ schemas: install-test ## write schemas/avro and schemas/asyncapi.json anew
 docs: install-test ## docs/configuration.md and the quotes in the documents anew
 	@$(RUN)python -m docs.generate_configuration
 	@$(RUN)python -m docs.generate_quotes
+	@$(RUN)python -m websocket_bridge.generate_schema
 
 matrix: install-test ## docs/provider-matrix.md anew: what every provider ends in, case by case
 	@$(RUN)python -m tests.providers.contract.matrix

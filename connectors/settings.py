@@ -277,6 +277,14 @@ class Settings(BaseSettings):
         """The consumer group of intake: what it has committed tells whether the deployment ever ran."""
         return f"{self.topic_prefix}sluice.intake"
 
+    def lane_group(self, provider: str) -> str:
+        """The consumer group of a lane's workers."""
+        return f"{self.topic_prefix}sluice.lane.{provider}"
+
+    def control_group(self, part: str) -> str:
+        """The consumer group of one part of the control role: delay, confirm or commands."""
+        return f"{self.topic_prefix}sluice.control.{part}"
+
     @property
     def topics(self) -> Topics:
         return Topics(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from schemas.dead_letter import DeadLetter
-from schemas.envelope import Header, Headers, header
+from schemas.envelope import Header, Headers, header, header_number
 from schemas.vocabulary import FailureCategory
 
 _REDRIVE = "sluice_redrive-"
@@ -61,12 +61,12 @@ def read_dead_letter(headers: Headers, *, size_bytes: int) -> DeadLetter:
         message=header(headers, _DLT + "exception-message") or "",
         field=header(headers, _DLT_FIELD),
         original_topic=header(headers, _DLT + "original-topic") or "",
-        original_partition=_number(headers, _DLT + "original-partition") or 0,
-        original_offset=_number(headers, _DLT + "original-offset") or 0,
-        original_timestamp=_moment(_number(headers, _DLT + "original-timestamp")),
-        redrive_count=_number(headers, _DLT_REDRIVE_COUNT) or 0,
-        state_version=_number(headers, _DLT_STATE_VERSION) or 0,
-        attempt=_number(headers, _DLT_ATTEMPT) or 0,
+        original_partition=header_number(headers, _DLT + "original-partition") or 0,
+        original_offset=header_number(headers, _DLT + "original-offset") or 0,
+        original_timestamp=_moment(header_number(headers, _DLT + "original-timestamp")),
+        redrive_count=header_number(headers, _DLT_REDRIVE_COUNT) or 0,
+        state_version=header_number(headers, _DLT_STATE_VERSION) or 0,
+        attempt=header_number(headers, _DLT_ATTEMPT) or 0,
         provider=header(headers, _DLT_PROVIDER),
         model=header(headers, _DLT_MODEL),
         size_bytes=size_bytes,
@@ -95,13 +95,13 @@ def redrive_headers(letter: DeadLetter, dead: Headers) -> list[Header]:
 
 def read_redrive(headers: Headers) -> Redrive | None:
     """What a redriven record says; None for one that comes for the first time."""
-    count = _number(headers, _REDRIVE + "count")
+    count = header_number(headers, _REDRIVE + "count")
     if not count:
         return None
     return Redrive(
         count=count,
-        state_version=_number(headers, _REDRIVE + "state-version") or 0,
-        attempt=_number(headers, _REDRIVE + "attempt") or 0,
+        state_version=header_number(headers, _REDRIVE + "state-version") or 0,
+        attempt=header_number(headers, _REDRIVE + "attempt") or 0,
     )
 
 
@@ -110,12 +110,6 @@ def _category(word: str | None) -> FailureCategory:
         return FailureCategory(word or "unknown")
     except ValueError:  # a newer version's word
         return FailureCategory.UNKNOWN
-
-
-def _number(headers: Headers, name: str) -> int | None:
-    text = header(headers, name) or ""
-    # 18 digits fit into 64 bits. Spring writes these headers in binary.
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _moment(timestamp_ms: int | None) -> datetime | None:

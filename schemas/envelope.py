@@ -15,6 +15,7 @@ JSON_CONTENT_TYPE = "application/json"
 
 EVENT_NAMESPACE = UUID("6f2f0b7e-54b1-5d5e-9d6b-1b8f6c1c2a10")
 """Never change it: event ids are computed from it, and readers drop repeats by them."""
+_MAX_DIGITS = 15
 
 
 def event_id(request_id: str, state_version: int) -> str:
@@ -84,6 +85,13 @@ def header(headers: Iterable[Header], name: str) -> str | None:
         if key == name and value is not None:
             found = value
     return None if found is None else found.decode("utf-8", errors="replace")
+
+
+def header_number(headers: Iterable[Header], name: str) -> int | None:
+    """The last value under this name as a whole number, or None for what is none. Spring writes some in binary."""
+    text = header(headers, name) or ""
+    # 15 digits are exact as a number of Lua too: what comes from outside may get into the shared state.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def iso(moment: datetime) -> str:

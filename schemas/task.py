@@ -41,3 +41,4 @@ class LaneTask(Record):
     origin: Origin | None = None
     not_before: Timestamp | None = None
     redrive_count: int = Field(default=0, ge=0)
+    is_repeat: bool = Field(default=False, description="a task of this version may have been written before")

@@ -1,6 +1,9 @@
 """Cancellations: `CommandStage` ends what nobody holds, `CancelListener` ends the calls of its own process."""
 
 import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
@@ -17,26 +20,39 @@ from policy.summary import Identity, Summary, identity, load_summary
 from schemas.attempt import Problem
 from schemas.codec import Codec, CodecError, decode_json, is_json
 from schemas.command import Command
+from schemas.request import LLMRequest
 from schemas.vocabulary import CommandAction, FailureCategory, State
 from streams.context import StageContext
 from streams.ending import Ending
 from streams.leases import LeaseKeeper
-from streams.outside_ends import end_from_outside
+from streams.outside_ends import end_all_from_outside
 from streams.patience import patiently
 
 log = structlog.get_logger(__name__)
 
 POLL_MS = 500
 AFTER_ERROR_SECONDS = 1.0
+HEARD_OF = timedelta(hours=1)
+MAX_HEARD = 1_000
+"""Commands that a process knows of: of the last hour when it starts, the newest."""
 
 
 class CommandStage:
     """Carries out commands, each at least once. Doing so twice has no further effect."""
 
-    def __init__(self, context: StageContext, ending: Ending, consumer: AIOKafkaConsumer) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        ending: Ending,
+        consumer: AIOKafkaConsumer,
+        *,
+        all_confirmed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`all_confirmed` returns once the shared state knows of every result that stands in Kafka at that time."""
         self._context = context
         self._ending = ending
         self._consumer = consumer
+        self._all_confirmed = all_confirmed
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`."""
@@ -60,6 +76,8 @@ class CommandStage:
         )
         # First: what is admitted from now on has seen it, and what was admitted before is found below.
         await patiently("forbid", lambda: state.forbid(cancellation))
+        # A worker may have ended requests while Redis was away: they are not to be ended a second time.
+        await self._all_confirmed()
         ended = 0
         if command.request_id is not None:
             ended = await self._cancel(command, [command.request_id])
@@ -78,11 +96,8 @@ class CommandStage:
             return 0
         # Whoever holds one, or claims it before it is ended below, knows by this.
         await patiently("cancel", lambda: self._context.state.cancel(ids))
-        ended = [
-            await end_from_outside(self._context, self._ending, known, State.CANCELLED, lambda _: _called_off(command))
-            for known in wanted
-        ]
-        return sum(ended)
+        why = _called_off(command)
+        return await end_all_from_outside(self._context, self._ending, wanted, State.CANCELLED, lambda _: why)
 
 
 class CancelListener:
@@ -91,13 +106,20 @@ class CancelListener:
     def __init__(self, context: StageContext, leases: LeaseKeeper) -> None:
         self._context = context
         self._leases = leases
+        self._heard: deque[Command] = deque(maxlen=MAX_HEARD)
+
+    def has_called_off(self, request: LLMRequest) -> bool:
+        """Whether a cancellation of this request was heard of."""
+        who = identity(request)
+        return any(concerns(command, who, submitted_at=request.submitted_at) for command in self._heard)
 
     async def run(self) -> None:
         """Listens until it is cancelled. Without Kafka it tries again, and the leases do."""
         options = client_options(self._context.settings)
         while True:
             try:
-                async with TopicReader(options, [self._context.settings.topics.commands]) as reader:
+                start = self._context.now() - HEARD_OF
+                async with TopicReader(options, [self._context.settings.topics.commands], start=start) as reader:
                     async for record in reader:
                         await self._hear(record)
             except (KafkaError, OSError) as error:
@@ -107,6 +129,7 @@ class CancelListener:
     async def _hear(self, record: ConsumerRecord) -> None:
         command = await read_command(self._context.codec, record)
         if command is not None:
+            self._heard.append(command)
             self._leases.cancel(lambda request: concerns(command, identity(request), submitted_at=request.submitted_at))
 
 

@@ -1,25 +1,21 @@
 """Reads results back from Kafka, and confirms to the shared state that they are there.
 
 A worker that died between its settle and its publish left an outcome that is not confirmed, and it stays. One that
-ended requests while Redis was away is confirmed here as well. After Redis came back empty, a day of results is read
-again, so that requests which have ended are known to have ended.
+ended requests while Redis was away is confirmed here as well.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
 
-from connectors.kafka.client import client_options
 from connectors.kafka.group_consumer import commit_positions
-from connectors.kafka.reader import TopicReader
 from connectors.state.base import Ended
-from connectors.state.redis_store import DAY_SECONDS
 from schemas import LLMResult
 from schemas.codec import CodecError
-from schemas.envelope import header
+from schemas.envelope import header, header_number
 from schemas.vocabulary import State
 from streams.context import StageContext
 from streams.patience import patiently
@@ -28,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 MAX_RECORDS_AT_ONCE = 2_000
 POLL_MS = 200
+MAX_POLLS = 20
+"""To reach an end that was seen: one poll more than a moment's records need is too many."""
 
 
 class ResultConfirmer:
@@ -43,7 +41,7 @@ class ResultConfirmer:
         batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS_AT_ONCE)
         if not batches:
             return
-        await self._confirm(record for records in batches.values() for record in records)
+        await self.confirm(record for records in batches.values() for record in records)
         await commit_positions(self._consumer, {part: records[-1].offset + 1 for part, records in batches.items()})
 
     async def caught_up(self) -> frozenset[int]:
@@ -52,7 +50,32 @@ class ResultConfirmer:
         if not assigned:
             return frozenset()
         ends = await self._consumer.end_offsets(assigned)
-        return frozenset([part.partition for part in assigned if await self._consumer.position(part) >= ends[part]])
+        reached = await self._reached(ends)
+        for _ in range(MAX_POLLS):
+            if len(reached) == len(ends):
+                break
+            # Under load there is always something new by the time that the end is known.
+            await self.poll()
+            reached = await self._reached(ends)
+        return reached
+
+    async def _reached(self, ends: Mapping[TopicPartition, int]) -> frozenset[int]:
+        owned = self._consumer.assignment() & ends.keys()
+        return frozenset([part.partition for part in owned if await self._consumer.position(part) >= ends[part]])
+
+    async def all_confirmed(self) -> None:
+        """Returns once everything is confirmed that stands in Kafka now, by whichever process reads it."""
+        topic = self._context.settings.topics.results
+        partitions = [TopicPartition(topic, number) for number in self._consumer.partitions_for_topic(topic) or ()]
+        ends = await self._consumer.end_offsets(partitions)
+        while await self._unconfirmed(ends):  # noqa: ASYNC110 - Kafka tells nobody of a commit
+            await asyncio.sleep(POLL_MS / 1000)
+
+    async def _unconfirmed(self, ends: Mapping[TopicPartition, int]) -> bool:
+        # Of a partition whose records are all deleted by their age nothing may ever have been committed.
+        starts = await self._consumer.beginning_offsets(list(ends))
+        kept = [part for part, end in ends.items() if starts[part] < end]
+        return any([(await self._consumer.committed(part) or 0) < ends[part] for part in kept])
 
     def partition_of(self, request_id: str) -> int:
         """The partition of the results topic that the result of this request goes to."""
@@ -60,19 +83,8 @@ class ResultConfirmer:
         partitions = sorted(self._consumer.partitions_for_topic(topic) or ())
         return int(self._partitioner(request_id.encode(), partitions, partitions))
 
-    async def restore(self) -> int:
-        """Reads the results of as long as the store remembers ends. Returns how many there were."""
-        start = self._context.now() - timedelta(seconds=DAY_SECONDS)
-        options = client_options(self._context.settings)
-        count = 0
-        async with TopicReader(options, [self._context.settings.topics.results], start=start) as reader:
-            async for records in reader.up_to(await reader.ends()):
-                await self._confirm(records)
-                count += len(records)
-        await patiently("restored", self._context.state.restored)
-        return count
-
-    async def _confirm(self, records: Iterable[ConsumerRecord]) -> None:
+    async def confirm(self, records: Iterable[ConsumerRecord]) -> None:
+        """Notes the ends that these records tell of."""
         newest: dict[str, Ended] = {}
         for record in records:
             ended = await self._read(record)
@@ -86,9 +98,9 @@ class ResultConfirmer:
             await patiently("confirm", lambda: self._context.state.confirm(ends))
 
     async def _read(self, record: ConsumerRecord) -> Ended | None:
-        state, version = header(record.headers, "ce_state"), header(record.headers, "ce_sequence")
-        if record.key is not None and state in set(State) and version is not None and version.isdigit():
-            return Ended(record.key.decode(), State(state), int(version))
+        state, version = header(record.headers, "ce_state"), header_number(record.headers, "ce_sequence")
+        if record.key is not None and state in set(State) and version is not None:
+            return Ended(record.key.decode(errors="replace"), State(state), version)
         try:
             result = await patiently("decode", lambda: self._context.codec.decode(LLMResult, record.value or b""))
         except CodecError as error:

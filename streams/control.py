@@ -13,10 +13,11 @@ from aiokafka import AIOKafkaConsumer
 
 from connectors import metrics
 from connectors.kafka.client import client_options
-from connectors.kafka.group_consumer import group_consumer
+from connectors.kafka.group_consumer import group_consumer, rewind
 from connectors.kafka.reader import partitions_of
 from connectors.ops import OpsServer, Readiness
 from connectors.settings import Settings
+from connectors.state.redis_shared_values import RedisSharedValues
 from connectors.stopping import end_process_after, stop_event
 from policy.catalogue import Catalogue
 from streams.commands import CommandStage
@@ -27,6 +28,7 @@ from streams.delay import DelayStage
 from streams.ending import Ending
 from streams.process import ending_topics, open_context
 from streams.records import RecordWriter
+from streams.steps_back import StepsBack
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +56,12 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
         results = await _consumer(stack, settings, "confirm", (topics.results,), assignments[1])
         commands = await _consumer(stack, settings, "commands", (topics.commands,), assignments[2])
         delay = DelayStage(context, ending, delayed)
-        assignments[0].tell = delay.forget_pauses
         confirmer = ResultConfirmer(context, results)
-        sweeper = DeadlineSweeper(context, ending, confirmer)
+        values = RedisSharedValues.from_settings(settings.redis, settings.redis_url, namespace=settings.topic_prefix)
+        stack.push_async_callback(values.close)
+        steps_back = StepsBack(values, worker=context.worker)
+        sweeper = DeadlineSweeper(context, ending, confirmer, has_gone_back=steps_back.has_gone_back)
+        carrying_out = CommandStage(context, ending, commands, all_confirmed=confirmer.all_confirmed)
         readiness = Readiness(
             checks={
                 "member_of_groups": lambda: all(assignment.has_joined for assignment in assignments),
@@ -68,9 +73,9 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
         stack.push_async_callback(ops.close)
         log.info("worker_started", role="control")
         await asyncio.gather(
-            _forever("delay", delay.run, stop),
-            _forever("deadlines", lambda stopping: _sweep(context, confirmer, sweeper, stopping), stop),
-            _forever("commands", CommandStage(context, ending, commands).run, stop),
+            _forever("delay", delayed, delay.run, stop),
+            _forever("deadlines", results, lambda stopping: _sweep(context, confirmer, sweeper, stopping), stop),
+            _forever("commands", commands, carrying_out.run, stop),
         )
         end_process_after(STOP_SECONDS)
     log.info("worker_stopped")
@@ -88,19 +93,26 @@ async def _sweep(
             next_at = context.now().timestamp() + SWEEP_SECONDS
 
 
-async def _forever(name: str, work: Work, stop: asyncio.Event) -> None:
-    """Runs `work` until it returns after `stop`. An error is logged, and it begins again: nothing was committed."""
+async def _forever(name: str, consumer: AIOKafkaConsumer, work: Work, stop: asyncio.Event) -> None:
+    """Runs `work` until it returns after `stop`. An error is logged, and it begins again with what is not committed."""
+
+    async def from_committed() -> None:
+        # An error leaves the consumer behind records that nobody has worked on.
+        await rewind(consumer)
+        await work(stop)
+
     while not stop.is_set():
-        working = asyncio.ensure_future(work(stop))
+        working = asyncio.ensure_future(from_committed())
         stopping = asyncio.ensure_future(_stopped_for(stop, STOP_SECONDS))
         await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not working.done():
             working.cancel()
-            await asyncio.wait([working])
+            await asyncio.wait([working], timeout=STOP_SECONDS / 4)
             log.warning("left_uncommitted", stage=name)
             return
-        error = working.exception()
+        # With Kafka away a cancellation inside of aiokafka gets out, and would pass for ours.
+        error = asyncio.CancelledError() if working.cancelled() else working.exception()
         if error is not None:
             metrics.stage_errors.labels(name).inc()
             log.error("stage_error", stage=name, exc_info=error)
@@ -114,16 +126,13 @@ async def _stopped_for(stop: asyncio.Event, seconds: float) -> None:
 
 
 class _Assignment:
-    """Notes that a consumer has joined its group, and tells the stage of each new assignment."""
+    """Notes that a consumer has joined its group."""
 
     def __init__(self) -> None:
         self.has_joined = False
-        self.tell: Callable[[], None] | None = None
 
     def __call__(self) -> None:
         self.has_joined = True
-        if self.tell is not None:
-            self.tell()
 
 
 async def _consumer(
@@ -131,7 +140,7 @@ async def _consumer(
 ) -> AIOKafkaConsumer:
     consumer = group_consumer(
         client_options(settings),
-        group=f"{settings.topic_prefix}sluice.control.{name}",
+        group=settings.control_group(name),
         topics=topics,
         session_timeout_seconds=settings.worker.session_timeout_seconds,
         on_assigned=assignment,

@@ -3,6 +3,8 @@
 A request that is being called is left to its lane: the call ends with the deadline, and settles it there.
 """
 
+from collections.abc import Awaitable, Callable
+
 import structlog
 
 from connectors.state.base import Known
@@ -13,40 +15,66 @@ from schemas.vocabulary import State
 from streams.confirming import ResultConfirmer
 from streams.context import StageContext
 from streams.ending import Ending
-from streams.outside_ends import end_from_outside, publish_again
+from streams.outside_ends import end_all_from_outside, publish_again
 from streams.patience import patiently
+from streams.restoring import Confirm, restore
+
+Restore = Callable[[StageContext, Confirm], Awaitable[tuple[int, int]]]
 
 log = structlog.get_logger(__name__)
 
 MAX_AT_ONCE = 1_000
+MAX_LEFT = 20_000
 UNPUBLISHED_SECONDS = 10.0
 """An end that is not confirmed for so long: whoever settled it may have died before it was published."""
+
+
+async def _never() -> bool:
+    return False
 
 
 class DeadlineSweeper:
     """Sweeps the requests whose results go to the partitions that this process has read to their end."""
 
-    def __init__(self, context: StageContext, ending: Ending, confirmer: ResultConfirmer) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        ending: Ending,
+        confirmer: ResultConfirmer,
+        restoring: Restore = restore,
+        *,
+        has_gone_back: Callable[[], Awaitable[bool]] = _never,
+    ) -> None:
+        """`has_gone_back` tells whether the shared state has lost what it knew when this was asked before."""
         self._context = context
+        self._has_gone_back = has_gone_back
+        self._is_to_restore = False
+        self._restore = restoring
         self._ending = ending
         self._confirmer = confirmer
         self._unpublished_since: dict[str, float] = {}
+        self._left = 0
+        """How many were due at the last sweep and could not be ended: they come first, and may hold up no others."""
 
     async def sweep(self) -> int:
         """Ends what is overdue. Returns how many that were."""
-        if not await patiently("is_restored", self._context.state.is_restored):
-            log.warning("state_was_emptied", action="reading results back")
-            log.warning("state_restored", results=await self._confirmer.restore())
-        due = await patiently("overdue", lambda: self._context.state.overdue(limit=MAX_AT_ONCE))
+        if await patiently("has_gone_back", self._has_gone_back):
+            self._is_to_restore = True
+        if self._is_to_restore or not await patiently("is_restored", self._context.state.is_restored):
+            log.warning("state_was_lost", action="reading back what is in Kafka")
+            ends, tasks = await self._restore(self._context, self._confirmer.confirm)
+            self._is_to_restore = False
+            log.warning("state_restored", ends=ends, tasks=tasks)
+        limit = MAX_AT_ONCE + self._left
+        due = await patiently("overdue", lambda: self._context.state.overdue(limit=limit))
         own = await self._confirmer.caught_up() if due else frozenset()
         ids = [request_id for request_id in due if self._confirmer.partition_of(request_id) in own]
         found = await patiently("look", lambda: self._context.state.look(ids)) if ids else []
         await self._publish_again([known for known in found if known.state.is_terminal])
         alive = [known for known in found if not known.state.is_terminal]
-        ended = [
-            await end_from_outside(self._context, self._ending, known, State.EXPIRED, _deadline) for known in alive
-        ]
-        return sum(ended)
+        ended = await end_all_from_outside(self._context, self._ending, alive, State.EXPIRED, _deadline)
+        self._left = min(MAX_LEFT, len(due) - ended)
+        return ended
 
     async def _publish_again(self, ended: list[Known]) -> None:
         now = self._context.now().timestamp()

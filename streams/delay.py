@@ -18,7 +18,7 @@ from policy import results
 from policy.summary import dump_summary, summary_of
 from schemas import LaneTask
 from schemas.codec import CodecError
-from schemas.envelope import header
+from schemas.envelope import header_number
 from schemas.vocabulary import State
 from streams.context import Delivery, StageContext
 from streams.deliveries import delivery_of_record, moment_of
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 MAX_RECORDS_AT_ONCE = 64
 MAX_POLL_SECONDS = 0.5
 AFTER_ERROR_SECONDS = 1.0
+CLOCKS_DIFFER_SECONDS = 5.0
+"""By how much the clock of a record's writer may be ahead of ours."""
 
 
 class DelayStage:
@@ -45,10 +47,7 @@ class DelayStage:
         self._mover = Mover(context, self._writer)
         self._delays = {topic: delay for delay, topic in context.settings.topics.retries.items()}
         self._paused: dict[TopicPartition, datetime] = {}
-
-    def forget_pauses(self) -> None:
-        """Partitions were assigned anew, and are read again from what was committed."""
-        self._paused.clear()
+        """Until when. One that was assigned anew meanwhile is not paused any more: resuming it does nothing."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`. What it had begun is done again by whoever reads it next, with the same effect."""
@@ -95,13 +94,16 @@ class DelayStage:
         self._paused[partition] = until
 
     def _due(self, record: ConsumerRecord) -> datetime:
-        """When its wait here is over: after this topic's delay, or when the whole wait is."""
-        written = moment_of(record.timestamp / 1000)
+        """When its wait here is over: after this topic's delay, or when the whole wait is.
+
+        One that claims to be from the future may hold nobody up: it goes by what its task says.
+        """
+        now, written = self._context.now(), moment_of(record.timestamp / 1000)
+        if written > now + timedelta(seconds=CLOCKS_DIFFER_SECONDS):
+            return now
         due = written + timedelta(seconds=self._delays[record.topic])
-        not_before = header(record.headers, "retry_topic-backoff-timestamp")
-        if not_before is None or not not_before.isdigit():
-            return due
-        return min(due, moment_of(int(not_before) / 1000))
+        not_before = header_number(record.headers, "retry_topic-backoff-timestamp")
+        return due if not_before is None else min(due, moment_of(not_before / 1000))
 
     async def let_go(self, delivery: Delivery) -> None:
         """To its lane, or to a shorter wait for what is left. Everything is in Kafka when this returns."""

@@ -16,10 +16,11 @@ from connectors.state.base import (
     Admitted,
     Arrival,
     Claimed,
+    Doubtful,
     Duplicate,
-    Full,
     Known,
     Lease,
+    Refusal,
     Settled,
 )
 from connectors.tracing import outgoing
@@ -105,18 +106,21 @@ class Ending:
 
         `Admitted`: the same record was let in before, and must go on. `Duplicate`: another one has its id.
         """
-        stored = _stored_form.encode(result)
-        version = result.state_version
-        admission = await patiently(
-            "refuse", lambda: self._context.state.refuse(arrival, result.status, stored, version=version)
-        )
+        admission = await self._refuse(arrival, result)
+        while isinstance(admission, Doubtful):
+            result = result.model_copy(update={"state_version": admission.version})
+            admission = await self._refuse(arrival, result)
         if isinstance(admission, Settled):
             await self.publish(admission, arrival.request_id, trace, origins)
             _measure(result)
             return None
-        if isinstance(admission, Full):
-            raise TypeError("a refusal is not counted, so there is always room for it")
         return admission
+
+    async def _refuse(self, arrival: Arrival, result: LLMResult) -> Refusal:
+        stored, version = _stored_form.encode(result), result.state_version
+        return await patiently(
+            "refuse", lambda: self._context.state.refuse(arrival, result.status, stored, version=version)
+        )
 
     async def publish(
         self, settled: Settled, request_id: str, trace: Sequence[Header], origins: Origins = NOWHERE
@@ -248,7 +252,9 @@ class Ending:
 
 def without_value(letter: Outgoing, where: str) -> Outgoing:
     """A dead letter that tells where its value is, in place of it."""
-    return replace(letter, key=letter.key or b"", value=None, headers=[*letter.headers, (VALUE_LEFT_OUT, where.encode())])
+    return replace(
+        letter, key=letter.key or b"", value=None, headers=[*letter.headers, (VALUE_LEFT_OUT, where.encode())]
+    )
 
 
 def _fitting(result: LLMResult) -> tuple[LLMResult, bytes]:

@@ -135,7 +135,9 @@ class Intake:
         if admission.cancelled:
             await self._end_cancelled(request.request_id, summary, trace)
             return
-        task = task.model_copy(update={"state_version": admission.version, "attempt": admission.attempt})
+        task = task.model_copy(
+            update={"state_version": admission.version, "attempt": admission.attempt, "is_repeat": admission.repeated}
+        )
         queued = results.progress_event(summary, State.QUEUED, version=admission.version, attempt=0, now=now)
         await self._context.producer.send_all([self._writer.status(queued, trace), self._writer.task(task, trace)])
 

@@ -8,7 +8,7 @@ What was decided is stored before it is published: a crash between the two publi
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -24,7 +24,7 @@ from policy.failures import problem
 from policy.retry import FailOver, GiveUp, RetryLater, RetryPolicy, after_failure
 from policy.routing import denial
 from policy.summary import Summary, dump_summary, load_summary, summary_of
-from schemas import Attempt, LaneTask
+from schemas import Attempt, LaneTask, LLMRequest
 from schemas.attempt import Problem
 from schemas.codec import CodecError
 from schemas.result import Answer
@@ -75,10 +75,12 @@ class _Turn:
     held: HeldLease
     permit: Permit
     earlier: list[Attempt]
+    began_ms: int
 
     @property
     def number(self) -> int:
-        return self.claim.lease.attempt + self.claim.history_missing
+        """Of the call to make: those before it are numbered without a gap from the task's own."""
+        return self.task.attempt + len(self.earlier) - len(self.task.history)
 
 
 class Lane:
@@ -95,7 +97,9 @@ class Lane:
         ending: Ending,
         retry: RetryPolicy,
         chance: Callable[[], float] = random.random,
+        is_called_off: Callable[[LLMRequest], bool] = lambda _: False,
     ) -> None:
+        """`is_called_off` tells what this process has heard of cancellations, for when the shared state is away."""
         self._context = context
         self._name = name
         self._entry = entry
@@ -104,8 +108,11 @@ class Lane:
         self._ending = ending
         self._retry = retry
         self._chance = chance
+        self._is_called_off = is_called_off
         self._writer = RecordWriter(context.codec, context.settings.topics, f"/sluice/lane/{name}")
         self._mover = Mover(context, self._writer)
+        self._cut_off: dict[str, list[LostCall]] = {}
+        """Calls that were given up with their lease, by the record that is still worked on."""
 
     async def handle(self, delivery: Delivery, permit: Permit) -> float | None:
         """Everything that the task causes is in Kafka when this returns None; else when to come back, in seconds."""
@@ -119,9 +126,18 @@ class Lane:
         with processing_span(f"process lane {self._name}", delivery.headers, attributes, is_linked=bool(task.history)):
             if self._leases.is_closing:
                 raise asyncio.CancelledError
-            return await self._advance(task, delivery, permit)
+            cut_off = self._cut_off.setdefault(delivery.origin, [])
+            pause_seconds: float | None = None
+            try:
+                pause_seconds = await self._advance(task, delivery, permit, cut_off)
+            finally:
+                if pause_seconds is None:
+                    self._cut_off.pop(delivery.origin, None)
+            return pause_seconds
 
-    async def _advance(self, task: LaneTask, delivery: Delivery, permit: Permit) -> float | None:
+    async def _advance(
+        self, task: LaneTask, delivery: Delivery, permit: Permit, cut_off: list[LostCall]
+    ) -> float | None:
         """One claim and what follows from it."""
         request_id = task.request.request_id
         token = uuid4().hex
@@ -130,8 +146,9 @@ class Lane:
             attempt=task.attempt,
             size_bytes=len(delivery.value),
             deadline_ms=int(task.deadline_at.timestamp() * 1000),
-            is_doubtful=not delivery.is_surely_new,
+            is_doubtful=task.is_repeat or not delivery.is_surely_new,
             may_be_called_in_doubt=task.request.duplicate_policy is not DuplicatePolicy.FAIL,
+            is_called_off=self._is_called_off(task.request),
         )
         claim = await patiently(
             "claim",
@@ -154,7 +171,7 @@ class Lane:
         # As it was submitted, by its record where it does not say so: a cancellation from before does not concern it.
         request = task.request.model_copy(update={"submitted_at": task.submitted_at})
         async with self._leases.hold(claim.lease, request) as held:
-            decided = await self._work(task, claim, held, permit)
+            decided = await self._work(task, claim, held, permit, cut_off)
         match decided:
             case None:
                 return MIN_BUSY_SECONDS
@@ -165,11 +182,14 @@ class Lane:
                 await self._mover.publish(task, decided.summary, decided.state, version=version, trace=outgoing())
         return None
 
-    async def _work(self, task: LaneTask, claim: Claimed, held: HeldLease, permit: Permit) -> Settled | _Move | None:
+    async def _work(
+        self, task: LaneTask, claim: Claimed, held: HeldLease, permit: Permit, cut_off: list[LostCall]
+    ) -> Settled | _Move | None:
         """Decides the request's next step, and stores it. None: the lease was lost on the way."""
         summary = summary_of(task)
-        earlier = [*task.history, *(_lost_attempt(summary, lost) for lost in known_lost_calls(task, claim))]
-        turn = _Turn(task=task, claim=claim, held=held, permit=permit, earlier=earlier)
+        earlier = [*task.history, *(_lost_attempt(summary, lost) for lost in known_lost_calls(task, claim, cut_off))]
+        began_ms = int(self._context.now().timestamp() * 1000)
+        turn = _Turn(task=task, claim=claim, held=held, permit=permit, earlier=earlier, began_ms=began_ms)
         started = results.progress_event(
             summary.model_copy(update={"attempts": earlier}),
             State.PROCESSING,
@@ -183,6 +203,7 @@ class Lane:
         try:
             decided = self._end_without_call(turn) or await self._call(turn, deltas)
             if decided is None:
+                cut_off.append(LostCall(attempt=turn.number, owner=self._context.worker, started_ms=turn.began_ms))
                 await self._interrupted(held)
                 return None
             return await self._store(turn, decided)
@@ -209,7 +230,7 @@ class Lane:
                 remedy="look at the workers' logs before you send it again",
             )
             return _End(state=State.FAILED, attempts=earlier, problem=gone)
-        in_doubt = claim.newly_lost or claim.history_missing
+        in_doubt = len(earlier) > len(task.history)
         if in_doubt and task.request.duplicate_policy is DuplicatePolicy.FAIL:
             unknown = problem(
                 category=FailureCategory.OUTCOME_LOST,
@@ -309,16 +330,19 @@ class Lane:
             raise asyncio.CancelledError
 
 
-def known_lost_calls(task: LaneTask, claim: Claimed) -> list[LostCall]:
+def known_lost_calls(task: LaneTask, claim: Claimed, cut_off: Sequence[LostCall] = ()) -> list[LostCall]:
     """The calls since the task was put on its lane that left no outcome.
 
-    Where the store has lost the beginning of this life, nobody can tell whether there was a call: it counts as one,
-    and those that the store does know are numbered after it.
+    `cut_off` are those that this process made and had to give up: the shared state knows them as well, unless it was
+    emptied meanwhile. Where it has lost the beginning of this life, nobody can tell whether there was a call: it counts
+    as one, if none is known.
     """
-    if not claim.history_missing:
-        return list(claim.lost_calls)
-    unknown = LostCall(attempt=task.attempt, owner="unknown", started_ms=int(task.queued_at.timestamp() * 1000))
-    return [unknown, *(replace(lost, attempt=lost.attempt + 1) for lost in claim.lost_calls)]
+    by_us = {call.owner for call in cut_off}
+    told = sum(call.owner in by_us for call in claim.lost_calls)
+    lost = [*cut_off[: max(0, len(cut_off) - told)], *claim.lost_calls]
+    if claim.history_missing and not lost:
+        lost.insert(0, LostCall(attempt=0, owner="unknown", started_ms=int(task.queued_at.timestamp() * 1000)))
+    return [replace(call, attempt=task.attempt + index) for index, call in enumerate(lost)]
 
 
 def _lost_attempt(summary: Summary, lost: LostCall) -> Attempt:

@@ -11,6 +11,7 @@ control role finds them, should this worker die before.
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -35,6 +36,7 @@ log = structlog.get_logger(__name__)
 AWAY_SECONDS = 3.0
 """For so long Redis may be away before a worker claims by itself: a restart or a failover passes unnoticed."""
 MAX_UNNOTED_ENDS = 100_000
+MAX_REMEMBERED_ENDS = 100_000
 NOTE_SECONDS = 1.0
 ASK_AGAIN_SECONDS = 1.0
 """While it is away, one step in this time asks for it: each other would wait for its timeout."""
@@ -43,13 +45,23 @@ ASK_AGAIN_SECONDS = 1.0
 class OutageClaims(ClaimStore):
     """The shared state, and in its absence this process."""
 
-    def __init__(self, shared: StateStore, *, provider: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shared: StateStore,
+        *,
+        provider: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._shared = shared
+        self._wall = wall
         self._clock = clock
         self._claimed = metrics.own_claims.labels(provider)
         self._away_since: float | None = None
         self._ask_at = 0.0
         self._unnoted: dict[str, Ended] = {}
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
+        """What this process has ended of late, in case it is delivered again while the shared state is away."""
         self._noting: asyncio.Task[None] | None = None
 
     @property
@@ -80,15 +92,18 @@ class OutageClaims(ClaimStore):
             if own is None:
                 raise
             return own
-        self._away_since = None
+        self._note_back()
         return claim
 
     def _own_claim(self, request_id: str, task: TaskRef | None) -> Claim | None:
         if not self.is_away or task is None or len(self._unnoted) >= MAX_UNNOTED_ENDS:
             return None
-        ended = self._unnoted.get(request_id)
-        if ended is not None:
+        ended = self._ended.get(request_id)
+        if ended is not None and ended.version > task.version:
             return Settled(ended.state, ended.version, None)
+        # The control role may have ended it already: only the shared state knows.
+        if task.is_called_off or task.deadline_ms <= self._wall() * 1000:
+            return None
         if task.is_doubtful and not task.may_be_called_in_doubt:
             return None
         self._claimed.inc()
@@ -103,37 +118,54 @@ class OutageClaims(ClaimStore):
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
         shared = [lease for lease in leases if not lease.is_own]
-        return await self._shared.renew(shared, lease_ms=lease_ms) if shared else Renewal()
+        if not shared:
+            return Renewal()
+        renewal = await self._shared.renew(shared, lease_ms=lease_ms)
+        self._note_back()
+        return renewal
 
     async def release(self, lease: Lease, *, called: bool) -> None:
         if not lease.is_own:
             await self._shared.release(lease, called=called)
 
     async def settle(self, lease: Lease, state: State, outcome: bytes) -> Settled | None:
-        if not (lease.is_own and self._passes_by()):
-            try:
-                return await self._shared.settle(lease, state, outcome)
-            except StateUnavailableError:
-                self._note_away()
-                if not lease.is_own:
-                    raise
-        self._unnoted[lease.request_id] = Ended(lease.request_id, state, lease.version + 1)
-        return None
+        ended = Ended(lease.request_id, state, lease.version + 1)
+        try:
+            # Asked each time, also for a lease of our own: it may be back, and the request ended there.
+            settled = await self._shared.settle(lease, state, outcome)
+        except StateUnavailableError:
+            self._note_away()
+            if not lease.is_own:
+                raise
+            self._unnoted[lease.request_id] = ended
+            settled = None
+        else:
+            self._note_back()
+        if settled is None:
+            self._remember(ended)
+        return settled
 
     async def reschedule(
         self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
     ) -> Settled | None:
-        if not (lease.is_own and self._passes_by()):
-            try:
-                return await self._shared.reschedule(
-                    lease, state, task_version=task_version, next_attempt=next_attempt, summary=summary
-                )
-            except StateUnavailableError:
-                self._note_away()
-                if not lease.is_own:
-                    raise
-        # The task that follows carries a higher version, and the store believes the newer task.
-        return None
+        try:
+            settled = await self._shared.reschedule(
+                lease, state, task_version=task_version, next_attempt=next_attempt, summary=summary
+            )
+        except StateUnavailableError:
+            self._note_away()
+            if not lease.is_own:
+                raise
+            # The task that follows carries a higher version, and the store believes the newer task.
+            return None
+        self._note_back()
+        return settled
+
+    def _remember(self, ended: Ended) -> None:
+        self._ended[ended.request_id] = ended
+        self._ended.move_to_end(ended.request_id)
+        if len(self._ended) > MAX_REMEMBERED_ENDS:
+            self._ended.popitem(last=False)
 
     def _passes_by(self) -> bool:
         """Whether this step does without the shared state: it is away, and another step has just asked for it."""
@@ -150,6 +182,10 @@ class OutageClaims(ClaimStore):
             self._away_since = self._clock()
             log.warning("state_away", claims_of_its_own_after_seconds=AWAY_SECONDS)
 
+    def _note_back(self) -> None:
+        """It answers: whoever did not get through before asks it again."""
+        self._away_since = None
+
     async def _note_forever(self) -> None:
         while True:
             await asyncio.sleep(NOTE_SECONDS)
@@ -160,13 +196,15 @@ class OutageClaims(ClaimStore):
 
     async def _note(self) -> None:
         ends = list(self._unnoted.values())
-        if not ends:
+        if not ends and self._away_since is None:
             return
         try:
-            await self._shared.confirm(ends)
+            # With nothing to note too: a lane that is idle would else take it for away until its next claims.
+            await (self._shared.confirm(ends) if ends else self._shared.outstanding())
         except StateUnavailableError:
             return
         for ended in ends:
             self._unnoted.pop(ended.request_id, None)
-        self._away_since = None
-        log.info("own_ends_noted", count=len(ends))
+        self._note_back()
+        if ends:
+            log.info("own_ends_noted", count=len(ends))

@@ -80,8 +80,14 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         gate = SlotGate(shared, slots=concurrency)
         ending = Ending(context, RecordWriter(context.codec, topics, f"/sluice/lane/{provider_name}"))
         caller = ProviderCaller(
-            provider, name=provider_name, entry=entry, prices=load_prices(settings.prices_file), worker=context.worker, now=context.now
+            provider,
+            name=provider_name,
+            entry=entry,
+            prices=load_prices(settings.prices_file),
+            worker=context.worker,
+            now=context.now,
         )
+        listener = CancelListener(context, leases)
         lane = Lane(
             context,
             name=provider_name,
@@ -90,6 +96,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
             leases=leases,
             ending=ending,
             retry=retry_policy(settings.retry),
+            is_called_off=listener.has_called_off,
         )
         dispatcher = Dispatcher(
             lane.handle,
@@ -102,7 +109,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         )
         stage = Stage(
             role=f"lane-{provider_name}",
-            group=f"{settings.topic_prefix}sluice.lane.{provider_name}",
+            group=settings.lane_group(provider_name),
             topics=tuple(topics.lanes(provider_name).values()),
             writes=(
                 topics.deltas,
@@ -131,7 +138,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         shared.on_breaker_change(lambda _: reporter.breaker_changed())
         reporter.start()
         stack.push_async_callback(reporter.close)
-        await stack.enter_async_context(background(CancelListener(context, leases).run(), name="cancel-listener"))
+        await stack.enter_async_context(background(listener.run(), name="cancel-listener"))
         return await run_stage(stage, settings)
 
 

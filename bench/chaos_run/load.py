@@ -72,7 +72,7 @@ def _planned(dice: random.Random, number: int, *, round_number: int) -> Planned:
     return Planned(
         draft=draft,
         round=round_number,
-        copy_after_seconds=dice.choice((0.0, dice.uniform(1, 30))) if dice.random() < 0.06 else None,
+        copy_after_seconds=dice.choice((0.0, dice.uniform(1, 12))) if dice.random() < 0.06 else None,
         deadline_seconds=dice.uniform(3, 10) if dice.random() < 0.04 else None,
         cancel_after_seconds=dice.uniform(0, 2) if dice.random() < 0.03 else None,
     )

@@ -202,7 +202,7 @@ class ChaosSystem:
 
 @asynccontextmanager
 async def running_system(folder: Path, *, workers: int, seed: int) -> AsyncIterator[ChaosSystem]:
-    """Everything up: `workers` processes of each kind, and a bridge. Everything is stopped in the end, however it ends."""
+    """Everything up: `workers` processes of each kind, and a bridge. All is stopped in the end, however it ends."""
     environ = {name: value for name, value in os.environ.items() if name not in {"KAFKA_BOOTSTRAP", "REDIS_URL"}}
     stack = await asyncio.to_thread(local_stack.start, folder / "stack", environ=environ)
     providers: dict[str, ProviderProcess] = {}

@@ -60,3 +60,15 @@ async def commit_positions(consumer: AIOKafkaConsumer, positions: Mapping[TopicP
     except _REBALANCED:
         return False
     return True
+
+
+async def rewind(consumer: AIOKafkaConsumer) -> None:
+    """Back to what was committed: what was read after it, and not worked on, is read again."""
+    for partition in consumer.assignment():
+        offset = await consumer.committed(partition)
+        if partition not in consumer.assignment():
+            continue
+        if offset is None:
+            await consumer.seek_to_beginning(partition)
+        else:
+            consumer.seek(partition, offset)

@@ -11,12 +11,13 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 
 MAX_FETCH_BYTES = 8 * 1024 * 1024
 
-Start = Literal["beginning", "end"] | datetime
+Start = Literal["beginning", "end"] | datetime | Mapping[TopicPartition, int]
 
 
 class TopicReader:
     """Reads every partition of some topics from a point on. An async context manager; iterate it for records.
 
+    A start may be an offset for each of some partitions; the others are then read from their beginning.
     Started at the `end`, everything written after `__aenter__` returned is seen.
     """
 
@@ -57,8 +58,12 @@ class TopicReader:
             # A lazy seek would skip what is written between now and the first fetch: positions are fixed here.
             for partition, offset in (await self._consumer.end_offsets(partitions)).items():
                 self._consumer.seek(partition, offset)
-        else:
+        elif isinstance(self._start, datetime):
             await self._seek_to_time(partitions, self._start)
+        else:
+            await self._consumer.seek_to_beginning(*partitions)
+            for partition in set(partitions) & self._start.keys():
+                self._consumer.seek(partition, self._start[partition])
 
     async def _seek_to_time(self, partitions: list[TopicPartition], moment: datetime) -> None:
         for partition, offset in (await self._offsets_at(partitions, moment)).items():

@@ -71,7 +71,8 @@ class Limits:
 class Admitted:
     """New, or the same record again before anyone claimed it: publish it (again) as QUEUED at this version.
 
-    `attempt` is the number of its first call. `cancelled`: somebody called it off before it came.
+    `attempt` is the number of its first call. `repeated`: its task may have been written before. `cancelled`: somebody
+    called it off before it came.
     """
 
     version: int
@@ -96,6 +97,13 @@ class Full:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubtful:
+    """It may have had a life that this store has lost: its end needs a version that is no lower than this."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """It has ended. `outcome` is what to publish (again), or None when it is known to be published."""
 
@@ -105,6 +113,7 @@ class Settled:
 
 
 Admission = Admitted | Settled | Duplicate | Full
+Refusal = Admitted | Settled | Duplicate | Doubtful
 """What to do with a record: publish its task, publish its end, say nothing, or wait."""
 
 
@@ -136,7 +145,8 @@ class Lease:
 class TaskRef:
     """The lane task for which a claim is made: a task that was moved on since, or is newer than the store, shows.
 
-    `is_doubtful`: another worker may have had it. Where the store is away, that decides who may call.
+    For when the store is away: `is_doubtful`, another worker may have had it; `is_called_off`, a cancellation of it was
+    heard of.
     """
 
     version: int
@@ -145,6 +155,7 @@ class TaskRef:
     deadline_ms: int
     is_doubtful: bool = False
     may_be_called_in_doubt: bool = True
+    is_called_off: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +215,7 @@ class Known:
     """What the store knows of a request, for those who end requests from outside of a lane.
 
     `held_ms`: for how long somebody may still be calling. `running` is the call of a claim, if there is one.
+    `in_doubt`: there may have been a call that this store has lost.
     """
 
     request_id: str
@@ -214,6 +226,7 @@ class Known:
     running: LostCall | None = None
     lost_calls: tuple[LostCall, ...] = ()
     outcome: bytes | None = None
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +236,19 @@ class Ended:
     request_id: str
     state: State
     version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundTask:
+    """A task as it stands in Kafka, not yet done: queued on a lane, or waiting for a retry."""
+
+    request_id: str
+    state: State
+    task: TaskRef
+    summary: bytes
+    origin: str
+    redrives: int = 0
+    lost_calls: tuple[LostCall, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,7 +314,7 @@ class StateStore(ClaimStore, Protocol):
         """
         ...
 
-    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Admission:
+    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Refusal:
         """Remembers a request that ends at the door (REJECTED, EXPIRED) with its outcome, without counting it.
 
         `Settled` is the end to publish: this one, or the one that the same record met before. `Admitted`: the same
@@ -335,6 +361,10 @@ class StateStore(ClaimStore, Protocol):
 
     async def outstanding(self) -> tuple[int, int]:
         """Requests and bytes admitted and not yet ended."""
+        ...
+
+    async def adopt(self, task: FoundTask) -> None:
+        """Notes a task that was found in Kafka after this store was emptied, unless more is known of its request."""
         ...
 
     async def is_restored(self) -> bool:

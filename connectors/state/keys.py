@@ -44,11 +44,16 @@ class KeyLayout:
         shard = self.shard(request_id)
         return (self._request_prefixes[shard] + request_id, *self._counts[shard])
 
-    def arriving_request(self, request_id: str) -> tuple[str, str, str, str, str]:
-        """The request's key, and its shard's load, deadlines, birth and cancellations."""
+    def arriving_request(self, request_id: str) -> tuple[str, ...]:
+        """The request's key, and its shard's load, deadlines, birth, cancellations and restored birth."""
         shard = self.shard(request_id)
-        counts, (born, _) = self._counts[shard], self._births[shard]
-        return (self._request_prefixes[shard] + request_id, *counts, born, self._cancels[shard])
+        born, restored = self._births[shard]
+        return (*self.counted_request(request_id), born, self._cancels[shard], restored)
+
+    def proved_request(self, request_id: str) -> tuple[str, str, str]:
+        """The request's key, and its shard's birth and restored birth."""
+        shard = self.shard(request_id)
+        return (self._request_prefixes[shard] + request_id, *self._births[shard])
 
     def births(self) -> list[tuple[str, str]]:
         """Birth, and birth that was restored, of each shard."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from connectors.state.base import (
-    Admission,
     Admitted,
     Arrival,
     Claimed,
@@ -54,7 +53,8 @@ class MemoryRequest:
     @classmethod
     def of(cls, ended: Ended, known: "MemoryRequest | None") -> "MemoryRequest":
         """What is left of a request whose end is in Kafka."""
-        request = cls(standing=Standing(ended.state, ended.version))
+        version = max(ended.version, known.standing.version if known else 0)
+        request = cls(standing=Standing(ended.state, version))
         is_same_end = known is not None and known.state.is_terminal and known.standing.version == ended.version
         if known is not None:
             request.fence = known.fence
@@ -76,9 +76,10 @@ class MemoryRequest:
         is_redriven = arrival.redrive is not None and arrival.redrive.count > self.redrives
         return is_redriven and Step.REDRIVE in possible_steps(self.standing)
 
-    def seen_before(self, arrival: Arrival) -> Admission:
+    def seen_before(self, arrival: Arrival) -> Admitted | Settled | Duplicate:
         """The answer to a record that begins nothing."""
-        if self.fence is not None or self.origin != arrival.origin:
+        is_waiting = self.state is State.RETRY_SCHEDULED
+        if self.fence is not None or self.origin != arrival.origin or is_waiting:
             return Duplicate(self.state)
         if self.state is State.QUEUED:
             return Admitted(self.standing.version, attempt=self.attempt, repeated=True, cancelled=self.is_cancelled)
@@ -88,13 +89,23 @@ class MemoryRequest:
         """Whether nobody claimed after this lease, even if it has lapsed."""
         return self.hold is not None and self.hold.until_ms > 0 and self.fence == lease.fence
 
-    def is_free_for(self, lease: Lease) -> bool:
-        """Whether a lease that a worker gave to itself may stand: nobody claimed meanwhile."""
-        return lease.is_own and self.state is State.QUEUED and self.standing.version <= lease.version
+    def is_free_for(self, lease: Lease, now_ms: int) -> bool:
+        """Whether a lease stands that a worker gave to itself, or that the store has lost: nobody has a later one."""
+        if self.state.is_terminal or self.standing.version > lease.version:
+            return False
+        if not lease.is_own:
+            return (self.fence or 0) < lease.fence
+        return self.state is State.QUEUED or (self.hold is not None and self.hold.until_ms <= now_ms)
 
     def is_behind(self, task_version: int) -> bool:
         """Whether a task is newer than all that is known: the store has lost what came between."""
         return task_version > self.standing.version
+
+    def is_beyond(self, task_version: int) -> bool:
+        """Whether more is known of the request than a task that was found in Kafka tells."""
+        if self.state.is_terminal:
+            return task_version <= self.standing.version
+        return self.fence is not None or not self.in_doubt or task_version <= self.task_version
 
     def waits_after(self, task_version: int) -> bool:
         """Whether this task was the last one to be moved on, and nobody has taken up the one that followed."""
@@ -121,8 +132,8 @@ class MemoryRequest:
             self.step(Step.RECLAIM)
         else:
             if self.in_doubt:
-                # It may have had another life. Versions from the clock are above any that it was given then.
-                self.standing = Standing(self.state, max(self.standing.version, hold.started_ms // 1000))
+                # It may have had another life. Milliseconds of the clock are above any that it was given then.
+                self.standing = Standing(self.state, max(self.standing.version, hold.started_ms))
             self.step(Step.CLAIM)
         self.hold, self.fence = hold, fence
 
@@ -154,6 +165,7 @@ class MemoryRequest:
             running=self._running_call(self.hold) if self.hold else None,
             lost_calls=tuple(self.lost_calls),
             outcome=self.outcome,
+            in_doubt=self.in_doubt,
         )
 
     def settled(self) -> Settled:

@@ -13,15 +13,19 @@ from connectors.state.base import (
     Busy,
     Cancellation,
     Claim,
+    Doubtful,
     Ended,
+    FoundTask,
     Full,
     Known,
     Lease,
     Limits,
+    Refusal,
     Renewal,
     Requeued,
     Settled,
     Stale,
+    StateUnavailableError,
     TaskRef,
 )
 from connectors.state.defaults import ANY_TASK, FIRST_LIFE
@@ -31,15 +35,26 @@ from connectors.state.watermarks import Watermarks
 from policy.lifecycle import Standing, Step
 from schemas.vocabulary import State
 
+RESTORING_MS = 500
+DOUBT_MS = 600_000
+"""An answer to `Doubtful` comes within this time."""
+
 
 class MemoryStateStore:
     """Implements `base.StateStore`. `born_ms`: records older than this are in doubt, as after a loss of all data."""
 
-    def __init__(self, now_ms: Callable[[], int], *, retention_seconds: float = 86_400, born_ms: int = 0) -> None:
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        *,
+        retention_seconds: float = 86_400,
+        born_ms: int = 0,
+        is_restored: bool = True,
+    ) -> None:
         self._now_ms = now_ms
         self._retention_ms = int(retention_seconds * 1000)
         self._born_ms = born_ms
-        self._restored_ms = 0
+        self._restored_ms = born_ms if is_restored else 0
         self._requests: dict[str, MemoryRequest] = {}
         self._expiries: list[tuple[int, str]] = []
         self._counted: dict[str, int] = {}
@@ -52,7 +67,7 @@ class MemoryStateStore:
         self._last_fence = 0
 
     async def admit(self, arrival: Arrival, limits: Limits) -> Admission:
-        known = self._find(arrival.request_id)
+        known = self._find_proved("admit", arrival.request_id)
         if known is not None and not known.begins_again_with(arrival):
             return known.seen_before(arrival)
         requests, size_bytes = await self.outstanding()
@@ -79,13 +94,15 @@ class MemoryStateStore:
         )
         self._keep(arrival.request_id, request)
         self._count(arrival.request_id, arrival.size_bytes, deadline_ms)
-        return Admitted(request.standing.version, attempt=request.attempt, cancelled=request.is_cancelled)
+        return Admitted(version, attempt=request.attempt, repeated=request.in_doubt, cancelled=request.is_cancelled)
 
-    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Admission:
+    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Refusal:
         ending_step(None, state)
-        known = self._find(arrival.request_id)
+        known = self._find_proved("refuse", arrival.request_id)
         if known is not None and not known.begins_again_with(arrival):
             return known.seen_before(arrival)
+        if known is None and arrival.recorded_ms <= self._born_ms and version < self._now_ms() - DOUBT_MS:
+            return Doubtful(self._now_ms())
         request = MemoryRequest(
             standing=Standing(state, max(version, known.standing.version + 1 if known else 1)),
             expires_ms=self._now_ms() + self._retention_ms,
@@ -104,6 +121,8 @@ class MemoryStateStore:
         now_ms = self._now_ms()
         task = task or ANY_TASK
         request = self._find(request_id)
+        if request is None and not await self.is_restored():
+            return Busy(RESTORING_MS)
         if request is None or request.is_behind(task.version):
             request = request or MemoryRequest(standing=Standing(State.QUEUED, 0))
             request.believe_claimed(task)
@@ -138,7 +157,7 @@ class MemoryStateStore:
                 self._outlive_lease(lease.request_id, request, until_ms)
                 if request.is_cancelled:
                     cancelled.append(lease)
-            else:
+            elif request is None or lease.is_own or not request.is_free_for(lease, self._now_ms()):
                 lost.append(lease)
         return Renewal(lost=tuple(lost), cancelled=tuple(cancelled))
 
@@ -162,7 +181,7 @@ class MemoryStateStore:
         elif request.state.is_terminal:
             won_before = request.fence == lease.fence and request.state is state
             return None if won_before else request.settled()
-        elif not request.is_held_by(lease) and not request.is_free_for(lease):
+        elif not request.is_held_by(lease) and not request.is_free_for(lease, self._now_ms()):
             return request.settled()
         request.standing = Standing(state, max(request.standing.version, lease.version) + 1)
         request.fence = lease.fence
@@ -182,7 +201,7 @@ class MemoryStateStore:
             self._keep(lease.request_id, request)
         elif request.standing == Standing(state, lease.version + 1) and request.fence == lease.fence:
             return None
-        elif not request.is_held_by(lease) and not request.is_free_for(lease):
+        elif not request.is_held_by(lease) and not request.is_free_for(lease, self._now_ms()):
             return request.settled()
         request.standing = Standing(State.PROCESSING, lease.version)
         request.move(step, task_version=task_version, next_attempt=next_attempt, summary=summary)
@@ -193,7 +212,7 @@ class MemoryStateStore:
     async def requeue(
         self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
     ) -> Requeued:
-        request = self._find(request_id)
+        request = self._find_proved("requeue", request_id)
         if request is None or request.is_behind(task_version):
             request = request or MemoryRequest(standing=Standing(State.RETRY_SCHEDULED, 0))
             request.believe(State.RETRY_SCHEDULED, task_version)
@@ -206,6 +225,7 @@ class MemoryStateStore:
             return request.moved()
         elif request.state is not State.RETRY_SCHEDULED or request.task_version != task_version:
             return Stale()
+        request.fence = request.fence or 0
         request.move(Step.REQUEUE, task_version=task_version, next_attempt=attempt, summary=summary)
         return request.moved()
 
@@ -224,7 +244,7 @@ class MemoryStateStore:
         request.fence = (request.fence or 0) + 1
         request.outcome = outcome
         request.size_bytes = request.size_bytes or 0
-        self._end(seen.request_id, request)
+        self._end(seen.request_id, request, summary=request.summary)
         # Due until it is confirmed: should the caller die now, another one publishes it.
         self._count(seen.request_id, request.size_bytes, self._now_ms())
         return None
@@ -258,7 +278,9 @@ class MemoryStateStore:
         for ended in ends:
             request = self._find(ended.request_id)
             if request is not None:
-                is_newer = request.standing.version > ended.version
+                # Of one that is taken for alive, an end tells unless it is that of a life before.
+                known_version = request.standing.version if request.state.is_terminal else request.task_version + 1
+                is_newer = min(request.standing.version, known_version) > ended.version
                 is_same = request.state.is_terminal and request.standing.version == ended.version
                 if is_newer or (is_same and request.outcome is None):
                     continue
@@ -269,6 +291,29 @@ class MemoryStateStore:
         self._forget_expired()
         return len(self._counted), sum(self._counted.values())
 
+    async def adopt(self, task: FoundTask) -> None:
+        known, ref = self._find(task.request_id), task.task
+        if known is not None and known.is_beyond(ref.version):
+            return
+        version = max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())
+        deadline_ms = max(ref.deadline_ms, self._now_ms())
+        request = MemoryRequest(
+            standing=Standing(task.state, version),
+            expires_ms=deadline_ms + self._retention_ms,
+            origin=task.origin,
+            size_bytes=ref.size_bytes,
+            deadline_ms=deadline_ms,
+            attempt=ref.attempt + len(task.lost_calls),
+            lost_calls=list(task.lost_calls),
+            redrives=task.redrives,
+            task_version=ref.version,
+            summary=task.summary,
+            in_doubt=True,
+            is_cancelled=known is not None and not known.state.is_terminal and known.is_cancelled,
+        )
+        self._keep(task.request_id, request)
+        self._count(task.request_id, ref.size_bytes, deadline_ms)
+
     async def is_restored(self) -> bool:
         return self._restored_ms == self._born_ms
 
@@ -277,6 +322,13 @@ class MemoryStateStore:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+    def _find_proved(self, step: str, request_id: str) -> MemoryRequest | None:
+        """What is known. What is not may have had a life that is lost, until that is read back."""
+        known = self._find(request_id)
+        if known is None and self._restored_ms != self._born_ms:
+            raise StateUnavailableError(step, "what is in Kafka is not read back yet")
+        return known
 
     def _find(self, request_id: str) -> MemoryRequest | None:
         self._forget_expired()
@@ -291,9 +343,9 @@ class MemoryStateStore:
             for (request_id, tenant_id, correlation_id), issued_ms in self._cancellations.items()
         )
 
-    def _end(self, request_id: str, request: MemoryRequest) -> None:
+    def _end(self, request_id: str, request: MemoryRequest, *, summary: bytes = b"") -> None:
         request.hold = None
-        request.summary = b""
+        request.summary = summary
         request.expires_ms = self._now_ms() + self._retention_ms
         self._keep(request_id, request)
 

@@ -7,10 +7,11 @@ cut off at least takes no more of them. What was forgotten shows as `history_mis
 """
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from itertools import count
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from pydantic import SecretStr
 
@@ -23,20 +24,31 @@ from connectors.state.base import (
     Claim,
     Claimed,
     Ended,
+    FoundTask,
     Known,
     Lease,
     Limits,
+    Refusal,
     Renewal,
     Requeued,
     Settled,
+    StateUnavailableError,
     TaskRef,
 )
 from connectors.state.connect import connect
 from connectors.state.defaults import ANY_TASK, FIRST_LIFE
 from connectors.state.ends import ending_step, moving_step
 from connectors.state.keys import KeyLayout
-from connectors.state.replies import admission_of, id_of_member, known_of, lost_calls_of, moved_of, settled_of
-from connectors.state.script_runner import ScriptName, ScriptRunner
+from connectors.state.replies import (
+    admission_of,
+    id_of_member,
+    known_of,
+    lost_calls_of,
+    moved_of,
+    refusal_of,
+    settled_of,
+)
+from connectors.state.script_runner import Argument, ScriptName, ScriptRunner
 from connectors.state.watermarks import Watermarks
 from schemas.vocabulary import State
 
@@ -48,6 +60,9 @@ REQUESTS_PER_CALL = 256
 MAX_CANCELLATIONS = 100_000
 """Of what has not come yet, of each shard: the oldest are forgotten."""
 UNBORN = [b"unborn"]
+RESTORING = [b"restoring"]
+RESTORING_MS = 500
+"""How soon to ask again for a lease on what an emptied store does not know yet."""
 
 
 async def no_history() -> bool:
@@ -116,11 +131,17 @@ class RedisStateStore:
             *_redriven(arrival),
         )
         keys = self._keys.arriving_request(arrival.request_id)
-        reply = await self._scripts.run(ScriptName.ADMIT, keys, arguments)
+        return admission_of(await self._proved(ScriptName.ADMIT, keys, arguments))
+
+    async def _proved(self, name: ScriptName, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+        """The reply of a script that asks whether the store can be believed."""
+        reply: list[Any] = await self._scripts.run(name, keys, arguments)
         while reply == UNBORN:
             await self._begin()
-            reply = await self._scripts.run(ScriptName.ADMIT, keys, arguments)
-        return admission_of(reply)
+            reply = await self._scripts.run(name, keys, arguments)
+        if reply == RESTORING and name is not ScriptName.CLAIM:
+            raise StateUnavailableError(name, "it came back empty, and what is in Kafka is not read back yet")
+        return reply
 
     async def _begin(self) -> None:
         """Many meet a store that is empty at the same moment: one of them asks for all."""
@@ -132,21 +153,23 @@ class RedisStateStore:
         is_first = int(not await self._has_history())
         await _all(self._scripts.run(ScriptName.BEGIN, (born,), (is_first,)) for born, _ in self._keys.births())
 
-    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Admission:
+    async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Refusal:
         ending_step(None, state)
-        keys = (self._keys.request(arrival.request_id),)
-        arguments = (arrival.origin, state, version, outcome, self._retention_ms, (arrival.redrive or FIRST_LIFE).count)
-        return admission_of(await self._scripts.run(ScriptName.REFUSE, keys, arguments))
+        redrives = (arrival.redrive or FIRST_LIFE).count
+        arguments = (arrival.origin, state, version, outcome, self._retention_ms, redrives, arrival.recorded_ms)
+        reply = await self._proved(ScriptName.REFUSE, self._keys.proved_request(arrival.request_id), arguments)
+        return refusal_of(reply)
 
     async def claim(
         self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None, task: TaskRef | None = None
     ) -> Claim:
-        keys = self._keys.counted_request(request_id)
+        _, *births = self._keys.proved_request(request_id)
+        keys = (*self._keys.counted_request(request_id), *births)
         task = task or ANY_TASK
         # The client may send a call twice, so each has a token even if its caller has none.
         claim = (owner, token or self._next_token(), lease_ms, self._retention_ms)
         claimed_task = (task.version, task.attempt, request_id, task.size_bytes, task.deadline_ms)
-        match await self._scripts.run(ScriptName.CLAIM, keys, (*claim, *claimed_task)):
+        match await self._proved(ScriptName.CLAIM, keys, (*claim, *claimed_task)):
             case [b"claimed", fence, attempt, version, history_missing, lost_calls, cancelled]:
                 return Claimed(
                     lease=Lease(request_id=request_id, fence=fence, attempt=attempt, version=version),
@@ -156,13 +179,16 @@ class RedisStateStore:
                 )
             case [b"busy", retry_after_ms]:
                 return Busy(retry_after_ms)
+            case [b"restoring"]:
+                return Busy(RESTORING_MS)
             case reply:
                 return moved_of(reply)
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
         async def renew_group(group: list[Lease]) -> Renewal:
             keys = [self._keys.request(lease.request_id) for lease in group]
-            arguments = (lease_ms, self._retention_ms, *(lease.fence for lease in group))
+            versions = (lease.version for lease in group)
+            arguments = (lease_ms, self._retention_ms, *(lease.fence for lease in group), *versions)
             lost, cancelled = await self._scripts.run(ScriptName.RENEW, keys, arguments)
             return Renewal(
                 lost=tuple(group[position - 1] for position in lost),
@@ -208,9 +234,8 @@ class RedisStateStore:
     async def requeue(
         self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
     ) -> Requeued:
-        keys = (self._keys.request(request_id),)
         arguments = (task_version, attempt, summary, deadline_ms, self._retention_ms)
-        return moved_of(await self._scripts.run(ScriptName.REQUEUE, keys, arguments))
+        return moved_of(await self._proved(ScriptName.REQUEUE, self._keys.proved_request(request_id), arguments))
 
     async def end(self, seen: Known, state: State, outcome: bytes) -> Settled | None:
         ending_step(seen.state, state)
@@ -271,6 +296,14 @@ class RedisStateStore:
     async def outstanding(self) -> tuple[int, int]:
         shards = await _all(self._scripts.run(ScriptName.OUTSTANDING, keys) for keys in self._keys.counts())
         return sum(requests for requests, _ in shards), sum(size_bytes for _, size_bytes in shards)
+
+    async def adopt(self, task: FoundTask) -> None:
+        ref = task.task
+        placed = (task.state, ref.version, ref.attempt, task.request_id, ref.size_bytes, ref.deadline_ms)
+        lost = json.dumps([[lost.attempt, lost.owner, lost.started_ms] for lost in task.lost_calls])
+        calls = (lost if task.lost_calls else "", len(task.lost_calls))
+        arguments = (*placed, self._retention_ms, task.summary, task.origin, task.redrives, *calls)
+        await self._scripts.run(ScriptName.ADOPT, self._keys.counted_request(task.request_id), arguments)
 
     async def is_restored(self) -> bool:
         async def ask() -> list[list[bytes | int]]:

@@ -3,7 +3,19 @@
 import json
 from typing import Any
 
-from connectors.state.base import Admission, Admitted, Duplicate, Full, Known, LostCall, Moved, Settled, Stale
+from connectors.state.base import (
+    Admission,
+    Admitted,
+    Doubtful,
+    Duplicate,
+    Full,
+    Known,
+    LostCall,
+    Moved,
+    Refusal,
+    Settled,
+    Stale,
+)
 from schemas.vocabulary import State
 
 
@@ -18,6 +30,18 @@ def admission_of(reply: list[Any]) -> Admission:
             return Full(requests, size_bytes)
         case _:
             return settled_of(reply)
+
+
+def refusal_of(reply: list[Any]) -> Refusal:
+    """What `refuse.lua` replies."""
+    match reply:
+        case [b"doubtful", version]:
+            return Doubtful(version)
+        case _:
+            admission = admission_of(reply)
+            if isinstance(admission, Full):
+                raise TypeError("a refusal is not counted, so there is always room for it")
+            return admission
 
 
 def moved_of(reply: list[Any]) -> Moved | Stale | Settled:
@@ -39,7 +63,7 @@ def settled_of(reply: list[Any]) -> Settled:
 
 def known_of(request_id: str, reply: list[Any]) -> Known:
     """What `look.lua` replies of one request."""
-    state, version, summary, held_ms, attempt, owner, started_ms, lost_calls, outcome = reply
+    state, version, summary, held_ms, attempt, owner, started_ms, lost_calls, outcome, in_doubt = reply
     running = LostCall(attempt=attempt, owner=owner.decode(), started_ms=started_ms) if owner else None
     return Known(
         request_id=request_id,
@@ -50,6 +74,7 @@ def known_of(request_id: str, reply: list[Any]) -> Known:
         running=running,
         lost_calls=lost_calls_of(lost_calls),
         outcome=outcome,
+        in_doubt=bool(in_doubt),
     )
 
 

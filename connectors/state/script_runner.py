@@ -26,6 +26,7 @@ class ScriptName(StrEnum):
     """A file of `lua/`."""
 
     BEGIN = auto()
+    ADOPT = auto()
     ADMIT = auto()
     REFUSE = auto()
     CLAIM = auto()
@@ -84,7 +85,10 @@ class ScriptRunner:
         self._client = client
         self._timeout_seconds = timeout_seconds
         folder = files("connectors.state") / "lua"
-        self._scripts = {name: client.register_script((folder / f"{name}.lua").read_text()) for name in ScriptName}
+        prelude = (folder / "prelude.lua").read_text()
+        self._scripts = {
+            name: client.register_script(prelude + (folder / f"{name}.lua").read_text()) for name in ScriptName
+        }
         self._connections = asyncio.Semaphore(max_connections)
         self._waiting: deque[_WaitingCall] = deque()
         self._sender: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ from connectors.settings import Settings
 from tests.cli.processes import Command, still_running, wait_until
 
 pytestmark = pytest.mark.integration
-ROLES = ("intake", "lane", "bridge")
+ROLES = ("intake", "lane", "control", "bridge")
 
 
 def environment(settings: Settings, folder: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from connectors.kafka.reader import TopicReader
 from connectors.settings import Settings
 from schemas import LLMRequest
 from schemas.codec import decode_json
-from schemas.vocabulary import State
+from schemas.vocabulary import Priority, State
 from tests.integration.system import System, running_system
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -89,7 +89,7 @@ async def test_the_json_request_runs_and_leaves_a_trail_without_texts(system: Sy
     assert outcome.result("quickstart-1").status is State.COMPLETED
     printed = await run(system, "trail.py", "quickstart-1")
     topics = system.settings.topics
-    for topic in (topics.requests, topics.lane("simulated"), topics.status, topics.deltas, topics.results):
+    for topic in (topics.requests, topics.lane("simulated", Priority.NORMAL), topics.status, topics.deltas, topics.results):
         assert f" {topic} partition 0 offset 0\n" in printed
     assert '"state":"completed"' in printed
     assert "sluice?" not in printed

@@ -45,10 +45,10 @@ async def test_creating_again_changes_nothing(stack_settings: Settings, specs: l
 
 
 async def test_only_what_is_missing_is_created(stack_settings: Settings, specs: list[TopicSpec]) -> None:
-    """A new provider adds its lane to a deployment that runs."""
+    """A new provider adds its lane, a topic for each priority, to a deployment that runs."""
     await create_topics(stack_settings, stack_settings.topics.specs(PROVIDERS[:1]))
     created = [o.name for o in await create_topics(stack_settings, specs) if o.status is TopicStatus.CREATED]
-    assert created == [stack_settings.topics.lane(PROVIDERS[1])]
+    assert created == list(stack_settings.topics.lanes(PROVIDERS[1]).values())
 
 
 async def test_what_differs_is_told_and_left_alone(stack_settings: Settings, specs: list[TopicSpec]) -> None:

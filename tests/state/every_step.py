@@ -6,6 +6,7 @@ from connectors.state.base import (
     Cancellation,
     Claimed,
     Ended,
+    FoundTask,
     Lease,
     Limits,
     Moved,
@@ -61,6 +62,12 @@ async def every_step(store: StateStore, request_id: str = "r1") -> None:
     (known,) = await store.look([late])
     assert await store.end(known, State.EXPIRED, b"x") is None
     await store.confirm([Ended(late, State.EXPIRED, known.version + 1)])
+
+    found = f"{request_id}-found"
+    ref = TaskRef(version=1, attempt=1, size_bytes=1, deadline_ms=deadline_ms)
+    await store.adopt(FoundTask(request_id=found, state=State.QUEUED, task=ref, summary=b"first", origin="o"))
+    adopted = await claimed(found, version=1, attempt=1)
+    assert await store.settle(adopted, State.COMPLETED, b"x") is None
 
     refused = f"{request_id}-refused"
     await store.refuse(arrival(refused), State.REJECTED, b"")

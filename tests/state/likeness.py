@@ -5,7 +5,7 @@ from typing import Any
 
 from connectors.state.base import Admitted, Busy, Lease, LostCall
 
-CLOCK_VERSIONS = 1_000_000_000
+CLOCK_VERSIONS = 1_000_000_000_000
 """Versions above this are those of requests in doubt: from the store's clock."""
 
 

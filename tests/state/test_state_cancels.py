@@ -158,3 +158,13 @@ async def test_a_redriven_request_is_not_stopped_by_a_cancellation_of_its_last_l
             recorded_ms=recorded_ms,
         )
         assert await world.store.admit(redriven, ROOMY) == Admitted(4, attempt=2, cancelled=expected)
+
+
+async def test_a_task_that_is_newer_than_an_end_does_not_inherit_its_cancellation(world: World) -> None:
+    """What the store still knows is of a life before."""
+    await admitted(world)
+    lease = (await claimed(world, version=1)).lease
+    await world.store.cancel(["r1"])
+    await world.store.settle(lease, State.FAILED, b"x")
+    assert not (await claimed(world, version=9, attempt=2, token=TOKEN)).cancelled
+    assert not (await claimed(world, version=9, attempt=2, token=TOKEN)).cancelled

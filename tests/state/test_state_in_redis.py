@@ -26,8 +26,17 @@ HOUR_MS = 3_600_000
 LUA_FOLDER = Path(__file__).parents[2] / "connectors" / "state" / "lua"
 LIVE_STATES = set(State) - TERMINAL_STATES
 REDRIVABLE = {state for state in State if Step.REDRIVE in possible_steps(Standing(state, 1))}
-SCRIPTS = sorted(LUA_FOLDER.glob("*.lua"))
-KEY_NAMES = {"request", "load", "deadlines", "born", "cancels", "KEYS[1]", "KEYS[2]"}
+PRELUDE = LUA_FOLDER / "prelude.lua"
+SCRIPTS = sorted(set(LUA_FOLDER.glob("*.lua")) - {PRELUDE})
+KEY_NAMES = {
+    "request",
+    "load",
+    "deadlines",
+    "born",
+    "restored",
+    "cancels",
+    *(f"KEYS[{number}]" for number in range(1, 7)),
+}
 
 
 def arrival(request_id: str, *, now_ms: int = 0) -> Arrival:
@@ -139,7 +148,7 @@ async def test_what_is_left_of_a_published_request_is_small(one_redis: RedisWorl
     assert await one_redis.encoding_of(key) in {"ziplist", "listpack"}
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [PRELUDE, *SCRIPTS], ids=lambda path: path.stem)
 def test_scripts_touch_no_key_that_they_were_not_given(path: Path) -> None:
     """A key made up inside a script would be on another node of a Cluster, or outside of an ACL user's reach."""
     calls = re.findall(r"redis\.call\('(\w+)'(?:, ([\w\[\]]+))?", path.read_text())

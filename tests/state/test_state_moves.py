@@ -178,6 +178,7 @@ async def test_a_wait_that_the_store_does_not_know_is_believed(world: World) -> 
     """After a loss of all data; what else became of the request since is in doubt."""
     version = await waiting(world)
     await world.flush()
+    await world.store.restored()
     for _ in range(2):
         assert await requeue(world, task_version=version) == Moved(State.QUEUED, version + 1, b"waited")
     following = await claimed(world, version=version + 1, attempt=2)

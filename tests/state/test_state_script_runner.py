@@ -6,22 +6,33 @@ import pytest
 from pydantic import SecretStr
 
 from connectors.settings import RedisSettings
-from connectors.state.base import StateUnavailableError
+from connectors.state.base import FAR_FUTURE_MS, StateUnavailableError
 from connectors.state.connect import connect
-from connectors.state.script_runner import PIPELINE_PAYS_FROM, ScriptName, ScriptRunner
+from connectors.state.script_runner import PIPELINE_PAYS_FROM, Argument, ScriptName, ScriptRunner
 from tests.state.redis_process import RedisProcess
+
+BORN = "{t}:born"
 
 
 def runner_for(server: RedisProcess, *, timeout_seconds: float = 10.0, max_connections: int = 8) -> ScriptRunner:
+    with server.client() as admin:
+        admin.set(BORN, 0)
     settings = RedisSettings(timeout_seconds=timeout_seconds, max_connections=max_connections)
     client = connect(settings, SecretStr(server.url))
     return ScriptRunner(client, timeout_seconds=timeout_seconds, max_connections=max_connections)
 
 
 async def refuse(runner: ScriptRunner, number: int) -> list[object]:
-    keys = (f"{{t}}:request:{number}",)
-    reply: list[object] = await runner.run(ScriptName.REFUSE, keys, ("o", "rejected", 1, str(number), 60_000, 0))
+    reply: list[object] = await runner.run(ScriptName.REFUSE, keys(number), arguments(str(number)))
     return reply
+
+
+def keys(number: int) -> tuple[str, ...]:
+    return (f"{{t}}:request:{number}", BORN, "{t}:restored")
+
+
+def arguments(outcome: str | bytes) -> tuple[Argument, ...]:
+    return ("o", "rejected", 1, outcome, 60_000, 0, FAR_FUTURE_MS)
 
 
 async def test_each_of_a_thousand_calls_at_once_gets_its_own_reply(own_redis: RedisProcess) -> None:
@@ -100,10 +111,7 @@ async def test_a_call_can_be_large(own_redis: RedisProcess) -> None:
     runner = runner_for(own_redis)
     large = [bytes([number]) * 4_000_000 for number in range(8)]
     replies = await asyncio.gather(
-        *(
-            runner.run(ScriptName.REFUSE, (f"{{t}}:request:{n}",), ("o", "failed", 1, large[n], 60_000, 0))
-            for n in range(8)
-        ),
+        *(runner.run(ScriptName.REFUSE, keys(number), arguments(large[number])) for number in range(8)),
         *(refuse(runner, number) for number in range(100, 200)),
     )
     assert [reply[3] for reply in replies[:8]] == large

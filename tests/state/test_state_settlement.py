@@ -6,6 +6,7 @@ import pytest
 
 from connectors.state.base import Arrival, Claimed, Ended, Lease, Limits, Renewal, Settled
 from connectors.state.ends import IllegalEndError
+from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
 from tests.state.worlds import RETENTION_SECONDS, World
 
@@ -153,15 +154,32 @@ async def test_an_empty_outcome_is_an_outcome(world: World) -> None:
 
 
 async def test_an_older_end_does_not_touch_a_request_that_went_on(world: World) -> None:
-    """At work, or ended again, in a higher version: the confirmation is of a life before."""
-    lease = await lease_of(world)
-    older = Ended("r1", State.FAILED, lease.version - 1)
+    """At work, or ended again: the confirmation is of a life before."""
+    older = Ended("r1", State.FAILED, 3)
+    again = Redrive(count=1, state_version=older.version, attempt=1)
+    await world.store.admit(
+        Arrival(request_id="r1", origin="again", size_bytes=100, deadline_ms=world.now_ms(), redrive=again), ROOMY
+    )
+    lease = await lease_of(world, admit=False)
     await world.store.confirm([older])
     await world.store.confirm([])
     assert await world.store.renew([lease], lease_ms=LEASE_MS) == Renewal()
     assert await world.store.settle(lease, State.COMPLETED, b"x") is None
     await world.store.confirm([older])
-    assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 3, b"x")
+    assert await world.store.claim("r1", owner="b", lease_ms=LEASE_MS) == Settled(State.COMPLETED, 6, b"x")
+
+
+async def test_an_end_of_this_life_stands_whatever_version_the_store_has_come_to(world: World) -> None:
+    """It was reached while the store was away. Here the lease lapsed meanwhile, again and again."""
+    leases = [await lease_of(world)]
+    for _ in range(3):
+        await world.let_pass(LEASE_MS + 1)
+        leases.append(await lease_of(world, admit=False))
+    version = leases[-1].version
+    for _ in range(2):
+        await world.store.confirm([Ended("r1", State.COMPLETED, leases[0].version + 1)])
+        assert await world.store.settle(leases[-1], State.FAILED, b"x") == Settled(State.COMPLETED, version, None)
+    assert await world.store.outstanding() == (0, 0)
 
 
 async def test_thousands_are_confirmed_in_one_step(world: World) -> None:

@@ -1,10 +1,7 @@
-"""Two stores that make the same steps, and an account of what must hold in both."""
+"""Random steps of the state store, for two stores at once."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
-from typing import Any, TypeVar
 
 from connectors.state.base import (
     FAR_FUTURE_MS,
@@ -12,25 +9,23 @@ from connectors.state.base import (
     Arrival,
     Cancellation,
     Claimed,
+    Doubtful,
     Ended,
-    Known,
-    Lease,
+    FoundTask,
     Limits,
     Moved,
+    Refusal,
+    Settled,
     TaskRef,
 )
 from policy.lifecycle import Standing, Step, possible_steps
 from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
-from tests.state.likeness import alike, as_first
-from tests.state.worlds import MemoryWorld, World
-
-T = TypeVar("T")
-Pair = tuple[T, T]
+from tests.state.twin_account import IDS, Pair, Task, TwinAccount
+from tests.state.worlds import World
 
 LEASE_MS = 600_000
 LIMITS = Limits(max_requests=6, max_bytes=1_000, high_watermark=0.8, low_watermark=0.4)
-IDS = [f"r{number}" for number in range(4)]
 ORIGINS = ["first-record", "second-record"]
 TENANTS = ["acme", "other"]
 DEADLINES_MS = [25 * 60_000, 100 * 3_600_000]
@@ -39,61 +34,14 @@ RECENT = 8
 """How many of the last tasks, leases and sightings are used: older ones are all alike."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task as Kafka has it. Its version may differ between the two stores, where it came from their clocks."""
-
-    request_id: str
-    versions: Pair[int]
-    attempt: int
-    size_bytes: int
-    deadline_at: int
-
-
-class Twins:
-    """Makes each step in two stores, sometimes twice as after a lost reply, and keeps account of what must hold."""
-
-    def __init__(self, runner: asyncio.Runner, world: World) -> None:
-        self.runner = runner
-        self.worlds: Pair[World] = (MemoryWorld(), world)
-        self.began_ms = tuple(world.now_ms() for world in self.worlds)
-        self.passed_ms = 0
-        self.moment = 0
-        self.names = 0
-        self.sizes: dict[str, int] = {}
-        self.counted: dict[str, int] = {}
-        self.before: dict[str, Known] = {}
-        self.fences: Pair[dict[str, int]] = ({}, {})
-        self.winners: dict[str, object] = {}
-        self.begun_again: set[str] = set()
-        """Requests that the step just made may have brought into another life."""
-        self.tasks: list[Task] = []
-        self.leases: list[tuple[Task, Pair[Lease]]] = []
-        self.sightings: list[Pair[Known]] = []
+class Twins(TwinAccount):
+    """Steps whose arguments are up to chance, taken from what earlier steps brought."""
 
     def make(self, step: str, seed: int) -> None:
         """One step whose arguments follow from the seed, and a look at what must hold."""
         getattr(self, step)(Random(seed))
         self._what_is_known_goes_only_forward()
         self._counts_are_the_truth()
-
-    def both(self, step: Callable[[int, World], Coroutine[Any, Any, T]], chance: Random | None = None) -> Pair[T]:
-        """The replies of both stores, which are alike; so are those to the same step again, which is up to chance."""
-
-        async def make() -> tuple[T, T]:
-            first, second = [await step(index, world) for index, world in enumerate(self.worlds)]
-            return first, second
-
-        self.names += 1
-        replies = self.runner.run(make())
-        assert alike(replies[0]) == alike(replies[1])
-        if chance is not None and chance.random() < 0.3:
-            again = self.runner.run(make())
-            assert [as_first(reply) for reply in again] == [as_first(reply) for reply in replies]
-        return replies
-
-    def _deadline_ms(self, world: World, deadline_at: int) -> int:
-        return world.now_ms() + deadline_at - self.passed_ms
 
     # ---- the door
 
@@ -115,7 +63,7 @@ class Twins:
         answers = self.both(lambda index, world: world.store.admit(arrival(index, world), LIMITS), chance)
         if not isinstance(answers[0], Admitted) or not isinstance(answers[1], Admitted):
             return
-        if not answers[0].repeated:
+        if before is None or answers[0].version != before.version:
             if before is not None:
                 assert Step.REDRIVE in possible_steps(Standing(before.state, before.version))
                 assert answers[0].version > before.version
@@ -127,13 +75,27 @@ class Twins:
     def refuse(self, chance: Random) -> None:
         request_id, origin, redrives = chance.choice(IDS), chance.choice(ORIGINS), chance.randint(0, 2)
         state = chance.choice([State.REJECTED, State.EXPIRED])
-        outcome = f"{origin} {state} {self.names}".encode()
-        self.both(
-            lambda index, world: world.store.refuse(
-                self._arrival(index, request_id, origin, 9, redrives), state, outcome, version=redrives + 1
-            ),
-            chance,
-        )
+        outcome, is_old = f"{origin} {state} {self.names}".encode(), chance.random() < 0.2
+
+        def refuse(versions: Pair[int]) -> Pair[Refusal]:
+            return self.both(
+                lambda index, world: world.store.refuse(
+                    replace(
+                        self._arrival(index, request_id, origin, 9, redrives),
+                        recorded_ms=1 if is_old else FAR_FUTURE_MS,
+                    ),
+                    state,
+                    outcome,
+                    version=versions[index],
+                ),
+                chance,
+            )
+
+        answers = refuse((redrives + 1, redrives + 1))
+        if isinstance(answers[0], Doubtful) and isinstance(answers[1], Doubtful):
+            doubtful = answers[0].version, answers[1].version
+            answers = refuse(doubtful)
+            assert answers[0] == Settled(state, doubtful[0], outcome)
         known = self._known(request_id)
         if known is not None and known != self.before.get(request_id):
             self._begins(request_id)
@@ -307,12 +269,12 @@ class Twins:
         for request_id, _, versions in ends:
             before, known = self.before.get(request_id), self._known(request_id)
             assert known is not None
-            if versions[0] >= (before.version if before else 0):
-                self.counted.pop(request_id, None)
+            assert known.version >= versions[0]
             if before is None or (known.state, known.version) != (before.state, before.version):
                 self._begins(request_id)  # Kafka is the truth, also where it tells of another end
             if known.state.is_terminal and known.outcome is None:
-                self.sizes.pop(request_id, None)
+                for kept in (self.sizes, self.counted):
+                    kept.pop(request_id, None)
 
     def cancel(self, chance: Random) -> None:
         request_id = chance.choice(IDS)
@@ -344,64 +306,47 @@ class Twins:
         for request_id in IDS:
             self._forget(request_id)
 
+    def adopt(self, chance: Random) -> None:
+        """Of a task that was not done when the store was emptied, or one that is long done."""
+        if not self.tasks:
+            return
+        task, state = chance.choice(self.tasks[-RECENT:]), chance.choice([State.QUEUED, State.RETRY_SCHEDULED])
+        request_id, size_bytes, origin = task.request_id, chance.randint(0, 300), chance.choice(ORIGINS)
+        redrives, summary = chance.randint(0, 1), f"found {self.names}".encode()
+        before = self._known(request_id)
+
+        def found(index: int, world: World) -> FoundTask:
+            ref = TaskRef(
+                version=task.versions[index],
+                attempt=task.attempt,
+                size_bytes=size_bytes,
+                deadline_ms=self._deadline_ms(world, task.deadline_at),
+            )
+            return FoundTask(
+                request_id=request_id,
+                state=state,
+                task=ref,
+                summary=summary,
+                origin=f"{origin}-{redrives}",
+                redrives=redrives,
+            )
+
+        self.both(lambda index, world: world.store.adopt(found(index, world)), chance)
+        known = self._known(request_id)
+        assert known is not None
+        if known.summary != summary:
+            assert known == before
+            return
+        assert known.in_doubt
+        assert known.version > max(task.versions[0], before.version if before else 0)
+        if before is None or before.state.is_terminal:
+            self._begins(request_id)
+        else:
+            assert before.in_doubt
+            assert before.running is None
+        self.sizes[request_id] = self.counted[request_id] = size_bytes
+
     def restore(self, chance: Random) -> None:
         self.both(lambda _, world: world.store.is_restored())
         self.both(lambda _, world: world.store.restored(), chance)
         assert self.both(lambda _, world: world.store.is_restored()) == (True, True)
-
-    # ---- what must hold
-
-    def _what_is_known_goes_only_forward(self) -> None:
-        first, _ = self.both(lambda _, world: world.store.look(IDS))
-        for known in first:
-            before = self.before.get(known.request_id)
-            if before is None or known.request_id in self.begun_again:
-                continue
-            assert known.version >= before.version
-            if before.state.is_terminal:
-                assert (known.state, known.version) == (before.state, before.version)
-                assert known.outcome in (before.outcome, None)
-        for request_id in self.begun_again:
-            self.winners.pop(request_id, None)
-        self.begun_again = set()
-        self.before = {known.request_id: known for known in first}
-
-    def _counts_are_the_truth(self) -> None:
-        truth = (len(self.counted), sum(self.counted.values()))
-        assert self.both(lambda _, world: world.store.outstanding()) == (truth, truth)
-        assert self.both(lambda _, world: told(world)) == (sorted(self.counted), sorted(self.counted))
-        due, _ = self.both(lambda _, world: due_in(world))
-        assert set(due) <= set(self.counted)
-
-    def _known(self, request_id: str) -> Known | None:
-        return self._known_to_both(request_id)[0]
-
-    def _known_to_both(self, request_id: str) -> Pair[Known | None]:
-        async def look(_: int, world: World) -> list[Known]:
-            return await world.store.look([request_id])
-
-        first, second = self.both(look)
-        return next(iter(first), None), next(iter(second), None)
-
-    def _begins(self, request_id: str) -> None:
-        self.begun_again.add(request_id)
-
-    def _forget(self, request_id: str) -> None:
-        self._begins(request_id)
-        for kept in (self.sizes, self.counted):
-            kept.pop(request_id, None)
-
-    def _won(self, request_id: str, winner: object) -> None:
-        """Nobody else did in this life."""
-        before = self.before.get(request_id)
-        if before is not None and before.state.is_terminal:
-            assert self.winners.get(request_id) == winner
-        self.winners[request_id] = winner
-
-
-async def told(world: World) -> list[str]:
-    return sorted({request_id async for batch in world.store.counted() for request_id in batch})
-
-
-async def due_in(world: World) -> list[str]:
-    return sorted(await world.store.overdue(limit=100))

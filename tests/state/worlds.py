@@ -35,7 +35,7 @@ class World(Protocol):
         ...
 
     async def flush(self) -> None:
-        """The store forgets everything, as after a restart without its data."""
+        """The store forgets everything, as after a restart without its data, and is not restored yet."""
         ...
 
     async def remaining(self) -> int:
@@ -60,11 +60,13 @@ class MemoryWorld:
         assert isinstance(self.store, MemoryStateStore)
         del self.store._requests[request_id]
         self.store._uncount(request_id)
-        self._clock_ms += 1
+        self._clock_ms += 1_000
 
     async def flush(self) -> None:
-        self._clock_ms += 1
-        self.store = MemoryStateStore(self.now_ms, retention_seconds=RETENTION_SECONDS, born_ms=self._clock_ms)
+        self._clock_ms += 1_000
+        self.store = MemoryStateStore(
+            self.now_ms, retention_seconds=RETENTION_SECONDS, born_ms=self._clock_ms, is_restored=False
+        )
 
     async def remaining(self) -> int:
         assert isinstance(self.store, MemoryStateStore)

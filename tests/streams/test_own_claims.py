@@ -1,59 +1,22 @@
 """Claims of a worker's own while the shared state is away, and how they give way to it when it is back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, cast
 
 import pytest
 
-from connectors.state.base import Claimed, Ended, Settled, StateStore, StateUnavailableError, TaskRef
+from connectors.state.base import Claimed, Ended, Settled, StateUnavailableError, TaskRef
 from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, State
 from streams import own_claims
-from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS, OutageClaims
+from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS
 from tests.streams.flow import Flow, assert_sound
+from tests.streams.outage import LEASE_MS, TASK, Outage, away, lane_without_state
 from tests.streams.samples import OVERLOADED, request
 from tests.streams.world import ANSWER, LANE_TOPIC, World
 
-LEASE_MS = 10_000
-TASK = TaskRef(version=1, attempt=1, size_bytes=10, deadline_ms=2**50)
 DOUBTFUL = TaskRef(version=1, attempt=1, size_bytes=10, deadline_ms=2**50, is_doubtful=True)
 UNCALLED = TaskRef(
     version=1, attempt=1, size_bytes=10, deadline_ms=2**50, is_doubtful=True, may_be_called_in_doubt=False
 )
-
-
-class Outage:
-    """The shared state of a world, which can be away, and a clock moved by hand."""
-
-    def __init__(self, world: World) -> None:
-        self.is_away = False
-        self.asked = 0
-        self.seconds = 1000.0
-        self._world = world
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._world.state, name)
-
-        async def step(*args: Any, **kwargs: Any) -> Any:
-            self.asked += 1
-            if self.is_away:
-                raise StateUnavailableError(name)
-            return await method(*args, **kwargs)
-
-        return step
-
-    def claims(self) -> OutageClaims:
-        return OutageClaims(cast("StateStore", self), provider="simulated", clock=lambda: self.seconds)
-
-
-async def away(outage: Outage, claims: OutageClaims) -> None:
-    """The state is away for so long that the worker notices."""
-    outage.is_away = True
-    with pytest.raises(StateUnavailableError):
-        await claims.claim("probe", owner="us", lease_ms=LEASE_MS, task=TASK)
-    outage.seconds += AWAY_SECONDS
-    assert claims.is_away
 
 
 async def test_a_short_absence_is_waited_for() -> None:
@@ -243,21 +206,6 @@ async def test_own_leases_are_neither_renewed_nor_given_back_in_the_shared_state
     assert (await claims.renew([claim.lease], lease_ms=LEASE_MS)).lost == ()
     await claims.release(claim.lease, called=True)
     assert outage.asked == 0
-
-
-@asynccontextmanager
-async def lane_without_state(world: World) -> AsyncIterator[Outage]:
-    """The world's lane works with claims of its own within the block, and notes its ends after it."""
-    outage = Outage(world)
-    claims = outage.claims()
-    await away(outage, claims)
-    world.claims = claims
-    try:
-        yield outage
-    finally:
-        outage.is_away = False
-        await claims.close()
-        world.claims = None
 
 
 async def test_a_lane_completes_what_it_has_while_the_state_is_away() -> None:

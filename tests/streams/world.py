@@ -161,6 +161,7 @@ class World:
     refused_topic: str | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     originals: dict[str, Delivery] = field(default_factory=dict)
+    provider: Provider | None = None
     claims: ClaimStore | None = None
     permit: OpenPermit = field(default_factory=OpenPermit)
     written_at: dict[int, datetime] = field(default_factory=dict)
@@ -178,10 +179,10 @@ class World:
         """How often a provider was called, by request."""
         return self.script.calls
 
-    def forget(self, *, history: bool = True) -> None:
-        """The shared state comes back empty."""
+    def forget(self, *, history: bool = True, restored: bool = True) -> None:
+        """The shared state comes back empty; what is in Kafka is read back, and proved nothing, or is not yet."""
         born_ms = int(self.clock.timestamp() * 1000) if history else 0
-        self.state = MemoryStateStore(lambda: int(self.clock.timestamp() * 1000), born_ms=born_ms)
+        self.state = MemoryStateStore(lambda: int(self.clock.timestamp() * 1000), born_ms=born_ms, is_restored=restored)
 
     def pass_time(self, seconds: float) -> None:
         self.clock += timedelta(seconds=seconds)
@@ -234,14 +235,19 @@ class World:
 
     async def lane(self, delivery: Delivery, crasher: Crasher | None = None) -> None:
         """Works on a task until it is done."""
+        lane = self.lane_worker(delivery.topic.split(".")[2], crasher)
+        while await lane.handle(delivery, self.permit) is not None:
+            self.pass_time(LEASE_SECONDS)
+
+    def lane_worker(self, name: str, crasher: Crasher | None = None) -> Lane:
+        """A process of the lane of provider `name`."""
         crasher = crasher or Crasher()
         context, ending = self._process(crasher, "/lane")
-        name = delivery.topic.split(".")[2]
-        provider = cast("Provider", ScriptedProvider(name, self.script, crasher.step))
+        provider = self.provider or cast("Provider", ScriptedProvider(name, self.script, crasher.step))
         entry = self.catalogue.providers[name]
         caller = ProviderCaller(provider, name=name, entry=entry, prices={}, worker=context.worker, now=context.now)
         leases = self.leases = LeaseKeeper(context.claims, lease_seconds=LEASE_SECONDS)
-        lane = Lane(
+        return Lane(
             context,
             name=name,
             entry=entry,
@@ -251,8 +257,6 @@ class World:
             retry=self.retry,
             chance=lambda: 0.5,
         )
-        while await lane.handle(delivery, self.permit) is not None:
-            self.pass_time(LEASE_SECONDS)
 
     async def lane_all(self, topic: str = LANE_TOPIC) -> None:
         """Delivers every task of the lane, in order, each until it is done."""
@@ -283,7 +287,8 @@ class World:
     async def cancel(self, command: Command, crasher: Crasher | None = None) -> int:
         """The control role carries out a command."""
         context, ending = self._process(crasher or Crasher(), "/control")
-        return await CommandStage(context, ending, cast("AIOKafkaConsumer", None)).carry_out(command)
+        consumer = cast("AIOKafkaConsumer", None)
+        return await CommandStage(context, ending, consumer, all_confirmed=self.confirm_all).carry_out(command)
 
     async def confirm_all(self) -> None:
         """The control role reads all results."""

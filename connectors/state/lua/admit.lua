@@ -1,12 +1,13 @@
 -- Remembers a request once, counts it, and notes its deadline.
 --
--- KEYS  request hash, load hash, deadlines set, birth of this store, cancellations set
+-- KEYS  request hash, load hash, deadlines set, birth of this store, cancellations set,
+--       birth up to which ends were read back
 -- ARGV  1 request id, 2 origin, 3 size in bytes, 4 deadline, 5 retention, both in ms;
 --       6 requests to close at, 7 requests to reopen at, 8 bytes to close at, 9 bytes to reopen at;
 --       10 summary, 11 when its record was written, 12 when it was sent, both in ms; 13 tenant, 14 correlation id;
 --       15 how often it was redriven, 16 version and 17 number of calls of its last life
 -- Gives {'admitted', version, attempt, repeated, cancelled} or {'settled', state, version, outcome}
---       or {'duplicate', state} or {'full', requests, bytes} or {'unborn'}
+--       or {'duplicate', state} or {'full', requests, bytes} or {'unborn'} or {'restoring'}
 
 local request, load, deadlines, born, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request_id, origin, size_bytes = ARGV[1], ARGV[2], ARGV[3]
@@ -23,18 +24,20 @@ local REDRIVABLE = {failed = true, expired = true, cancelled = true, rejected = 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local born_ms = tonumber(redis.call('GET', born) or '')
-if not born_ms then
-  return {'unborn'}
-end
-
 local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'origin', 'attempt', 'redrives', 'size')
 local state = known[1]
+if not state then
+  local reply = unproved(born, KEYS[6])
+  if reply then
+    return reply
+  end
+end
 local new_life = state and REDRIVABLE[state] and redrives > tonumber(known[6] or 0)
 if state and not new_life then
   local same_record = known[4] == origin
-  -- Once claimed, its lane task is in Kafka and will be read: the record itself has nothing more to cause.
-  if known[3] or not same_record then
+  -- Once claimed, or waiting for another call, its task is in Kafka and will be read: the record itself has nothing more
+  -- to cause.
+  if known[3] or not same_record or state == 'retry_scheduled' then
     return {'duplicate', state}
   end
   if state == 'queued' then
@@ -100,7 +103,8 @@ local due_ms = math.max(deadline_ms, now_ms)
 redis.call('HSET', request, 'state', 'queued', 'version', version, 'task', version, 'attempt', attempt,
   'origin', origin, 'size', size_bytes, 'deadline', due_ms, 'summary', summary, 'redrives', redrives)
 -- It may have been let in and called already, in a life of this store that is lost.
-if recorded_ms <= born_ms then
+local in_doubt = recorded_ms <= tonumber(redis.call('GET', born) or 0)
+if in_doubt then
   redis.call('HSET', request, 'doubt', 1)
 end
 local is_cancelled = cancelled()
@@ -110,4 +114,4 @@ end
 redis.call('PEXPIREAT', request, due_ms + retention_ms)
 redis.call('ZADD', deadlines, due_ms, size_bytes .. ':' .. request_id)
 redis.call('HINCRBY', load, 'bytes', size_bytes)
-return {'admitted', version, attempt, 0, is_cancelled and 1 or 0}
+return {'admitted', version, attempt, in_doubt and 1 or 0, is_cancelled and 1 or 0}

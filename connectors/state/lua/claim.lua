@@ -1,11 +1,11 @@
 -- Takes the lease if nobody has it, and moves the request to PROCESSING.
 --
--- KEYS  request hash, load hash, deadlines set
+-- KEYS  request hash, load hash, deadlines set, birth of this store, birth up to which ends were read back
 -- ARGV  1 owner, 2 token of this claim, 3 length of the lease, 4 retention, both in ms; of the task that is claimed:
 --       5 version (0: any), 6 number of its next call, 7 request id, 8 size in bytes, 9 deadline in ms
 -- Gives {'claimed', fence, attempt, version, history missing, lost calls as JSON or '', cancelled}
 --       or {'busy', retry after ms} or {'settled', state, version, outcome}
---       or {'moved', state, version, summary} or {'stale'}
+--       or {'moved', state, version, summary} or {'stale'} or {'unborn'} or {'restoring'}
 
 local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
 local owner, token, lease_ms, retention_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -26,6 +26,12 @@ local held_by, held_token, started_ms, held_until_ms = known[7], known[8], tonum
 local lost, known_task, moved, cancel = known[11] or '', tonumber(known[12] or 0), known[13], known[14]
 local size_bytes = known[15]
 
+if not state then
+  local reply = unproved(KEYS[4], KEYS[5])
+  if reply then
+    return reply
+  end
+end
 -- A task that is newer than all that is known: the store has lost what came between, or all, and believes the task.
 local ahead = not state or task_version > version
 if TERMINAL[state] and not ahead then
@@ -94,8 +100,8 @@ if doubt or not size_bytes then
   end
 end
 if doubt and not is_reclaim then
-  -- It may have had another life here. Versions from the clock are above any that it was given then.
-  version = math.max(version, tonumber(time[1]))
+  -- It may have had another life here. Milliseconds of the clock are above any that it was given then.
+  version = math.max(version, now_ms)
 end
 version = version + 1
 -- From the clock as well, in microseconds: a lease of a life that this store has lost must not pass for one of this.

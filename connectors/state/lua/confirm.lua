@@ -11,13 +11,16 @@ local TERMINAL = {completed = true, failed = true, expired = true, cancelled = t
 for position = 3, #KEYS do
   local request, base = KEYS[position], 3 * (position - 3) + 1
   local request_id, end_state, end_version = ARGV[base + 1], ARGV[base + 2], tonumber(ARGV[base + 3])
-  local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'origin', 'attempt', 'redrives', 'size')
+  local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'origin', 'attempt', 'redrives', 'size',
+    'task')
   local state, version, size_bytes = known[1], tonumber(known[2] or 0), known[7]
-  local is_newer = state and version > end_version
+  -- Of one that is taken for alive, an end tells unless it is that of a life before: then its task is newer. Its version
+  -- may be higher all the same, where it is from the clock.
+  local is_newer = state and version > end_version and (TERMINAL[state] or tonumber(known[8] or 0) >= end_version)
   local is_noted = TERMINAL[state] and version == end_version and redis.call('HEXISTS', request, 'outcome') == 0
   if not is_newer and not is_noted then
     -- One that this store did not know, or took for alive, ended while it was away.
-    local kept = {'state', end_state, 'version', end_version}
+    local kept = {'state', end_state, 'version', math.max(version, end_version)}
     local fence = known[3]
     if not TERMINAL[state] or version < end_version then
       -- Ended by another than the last that claimed here: its record and its lease cause nothing more.

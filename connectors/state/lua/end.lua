@@ -29,7 +29,7 @@ if not state or version ~= seen_version or held then
 end
 
 redis.call('HSET', request, 'state', end_state, 'version', version + 1, 'outcome', outcome, 'size', size_bytes)
-redis.call('HDEL', request, 'summary')
+-- Its summary stays until the end is confirmed: whoever publishes it again learns from it where to.
 -- A fence says that what the request's own record causes is done: another delivery of it causes nothing more.
 redis.call('HINCRBY', request, 'fence', 1)
 redis.call('PEXPIRE', request, retention_ms)

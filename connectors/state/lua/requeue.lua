@@ -1,8 +1,9 @@
 -- Moves a request whose wait is over from RETRY_SCHEDULED to QUEUED.
 --
--- KEYS  request hash
+-- KEYS  request hash, birth of this store, birth up to which ends were read back
 -- ARGV  1 version of the task that waited, 2 number of its next call, 3 summary, 4 deadline, 5 retention, both in ms
 -- Gives {'moved', state, version, summary} or {'stale'} or {'settled', state, version, outcome}
+--       or {'unborn'} or {'restoring'}
 
 local request = KEYS[1]
 local task_version, task_attempt, summary = tonumber(ARGV[1]), ARGV[2], ARGV[3]
@@ -14,6 +15,12 @@ local known = redis.call('HMGET', request, 'state', 'version', 'task', 'moved')
 local state, version = known[1], tonumber(known[2] or 0)
 local known_task, moved = tonumber(known[3] or 0), tonumber(known[4] or 0)
 
+if not state then
+  local reply = unproved(KEYS[2], KEYS[3])
+  if reply then
+    return reply
+  end
+end
 local ahead = task_version > version
 if TERMINAL[state] and not ahead then
   return {'settled', state, version, redis.call('HGET', request, 'outcome')}
@@ -38,6 +45,8 @@ else
   redis.call('PEXPIREAT', request, deadline_ms + retention_ms)
 end
 
+-- A fence says that the request's own record causes nothing more: there was a call before this wait.
+redis.call('HSETNX', request, 'fence', 0)
 version = math.max(version, task_version) + 1
 redis.call('HSET', request, 'state', 'queued', 'version', version, 'task', version, 'moved', task_version,
   'attempt', task_attempt, 'summary', summary)

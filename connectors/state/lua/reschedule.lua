@@ -11,8 +11,10 @@ local task_version, next_attempt, summary, retention_ms = ARGV[4], ARGV[5], ARGV
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local known = redis.call('HMGET', request, 'state', 'fence', 'until', 'version', 'deadline')
-local state, version = known[1], tonumber(known[4])
+local state, version, held_until_ms = known[1], tonumber(known[4]), tonumber(known[3] or 0)
 local same_fence = known[2] == fence
 
 if TERMINAL[state] then
@@ -22,10 +24,15 @@ local next_version = lease_version + 1
 if state == next_state and same_fence and version == next_version then
   return
 end
-local held = state == 'processing' and same_fence and known[3] ~= '0'
--- Nobody claimed it meanwhile, so the worker's own lease stands.
-local unclaimed = ARGV[8] == '1' and state == 'queued' and version <= lease_version
-if state and not (held or unclaimed) then
+local held = state == 'processing' and same_fence and held_until_ms > 0
+-- As in `settle`: a worker's own lease, or one that this store has lost.
+local stands = false
+if ARGV[8] == '1' then
+  stands = state == 'queued' or state == 'processing' and held_until_ms <= now_ms
+else
+  stands = tonumber(known[2] or 0) < tonumber(fence)
+end
+if state and not (held or stands and version <= lease_version) then
   return {'settled', state, version, false}
 end
 

@@ -11,10 +11,12 @@ local end_state, outcome, retention_ms, own_lease = ARGV[4], ARGV[5], ARGV[6], A
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local known = redis.call('HMGET', request, 'state', 'fence', 'until', 'version', 'size')
 local state, version, size_bytes = known[1], tonumber(known[4]), known[5]
 local same_fence = known[2] == fence
-local given_back = known[3] == '0'
+local held_until_ms = tonumber(known[3] or 0)
 
 if TERMINAL[state] then
   -- The winner again: the reply that said so was lost on the way.
@@ -23,10 +25,16 @@ if TERMINAL[state] then
   end
   return {'settled', state, version, redis.call('HGET', request, 'outcome')}
 end
-local held = state == 'processing' and same_fence and not given_back
--- Nobody claimed it meanwhile, so the worker's own lease stands.
-local unclaimed = own_lease and state == 'queued' and version <= lease_version
-if state and not (held or unclaimed) then
+local held = state == 'processing' and same_fence and held_until_ms > 0
+local stands = false
+if own_lease then
+  -- Nobody claimed it meanwhile, or whoever did before this store was away has let the lease run out.
+  stands = state == 'queued' or state == 'processing' and held_until_ms <= now_ms
+else
+  -- Fences grow with each claim: a store that knows an older one has lost this claim, and no later one was made.
+  stands = tonumber(known[2] or 0) < tonumber(fence)
+end
+if state and not (held or stands and version <= lease_version) then
   return {'settled', state, version, false}
 end
 
