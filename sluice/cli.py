@@ -22,7 +22,20 @@ def __getattr__(name: str) -> typer.Typer:
 def application() -> typer.Typer:
     """All commands, in the order in which a newcomer needs them."""
     # Imported here, for it takes a second, and a Ctrl-C in it is to end in silence as any other.
-    from sluice.commands import config, demo, dlq, doctor, down, providers, run, send, topics, up, watch  # noqa: PLC0415
+    from sluice.commands import (  # noqa: PLC0415
+        cancel,
+        config,
+        demo,
+        dlq,
+        doctor,
+        down,
+        providers,
+        run,
+        send,
+        topics,
+        up,
+        watch,
+    )
 
     app = typer.Typer(
         name="sluice",
@@ -41,6 +54,7 @@ def application() -> typer.Typer:
     app.add_typer(providers.app, name="providers")
     app.command("send")(send.send)
     app.command("watch")(watch.watch)
+    app.command("cancel")(cancel.cancel)
     app.add_typer(dlq.app, name="dlq")
     app.command("config")(config.config)
     app.command("doctor")(doctor.doctor)

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from aiokafka.errors import KafkaError
 
 from connectors import metrics
 from connectors.kafka.client import client_options
@@ -122,8 +121,8 @@ class CancelListener:
                 async with TopicReader(options, [self._context.settings.topics.commands], start=start) as reader:
                     async for record in reader:
                         await self._hear(record)
-            except (KafkaError, OSError) as error:
-                log.warning("commands_not_heard", error=repr(error)[:200])
+            except Exception:  # whatever it is, the leases tell of cancellations a little later
+                log.exception("commands_not_heard")
                 await asyncio.sleep(AFTER_ERROR_SECONDS)
 
     async def _hear(self, record: ConsumerRecord) -> None:

@@ -127,12 +127,13 @@ class Lane:
             if self._leases.is_closing:
                 raise asyncio.CancelledError
             cut_off = self._cut_off.setdefault(delivery.origin, [])
-            pause_seconds: float | None = None
             try:
                 pause_seconds = await self._advance(task, delivery, permit, cut_off)
-            finally:
-                if pause_seconds is None:
-                    self._cut_off.pop(delivery.origin, None)
+            except asyncio.CancelledError:
+                self._cut_off.pop(delivery.origin, None)
+                raise
+            if pause_seconds is None:
+                self._cut_off.pop(delivery.origin, None)
             return pause_seconds
 
     async def _advance(
@@ -201,12 +202,14 @@ class Lane:
         announcing = asyncio.create_task(self._context.producer.send(self._writer.status(started, trace)))
         deltas = DeltaPublisher(self._context.producer, self._writer, task.request, attempt=turn.number)
         try:
-            decided = self._end_without_call(turn) or await self._call(turn, deltas)
-            if decided is None:
+            without_call = self._end_without_call(turn)
+            decided = without_call or await self._call(turn, deltas)
+            stored = await self._store(turn, decided) if decided is not None else None
+            if stored is None and without_call is None:
                 cut_off.append(LostCall(attempt=turn.number, owner=self._context.worker, started_ms=turn.began_ms))
+            if decided is None:
                 await self._interrupted(held)
-                return None
-            return await self._store(turn, decided)
+            return stored
         finally:
             # After the settle: an answer that is paid for does not wait for its tokens to be written.
             await deltas.finish()

@@ -18,6 +18,7 @@ import structlog
 
 from connectors import metrics
 from connectors.state.base import (
+    Busy,
     Claim,
     Claimed,
     ClaimStore,
@@ -38,6 +39,7 @@ AWAY_SECONDS = 3.0
 MAX_UNNOTED_ENDS = 100_000
 MAX_REMEMBERED_ENDS = 100_000
 NOTE_SECONDS = 1.0
+WAIT_MS = 1_000
 ASK_AGAIN_SECONDS = 1.0
 """While it is away, one step in this time asks for it: each other would wait for its timeout."""
 
@@ -89,6 +91,9 @@ class OutageClaims(ClaimStore):
         except StateUnavailableError:
             self._note_away()
             own = self._own_claim(request_id, task)
+            if own is None and self.is_away:
+                # It has to wait for the store; its slot and its permit need not.
+                return Busy(WAIT_MS)
             if own is None:
                 raise
             return own

@@ -1,4 +1,4 @@
-"""Who may connect, before there are tickets: by the address served, the Host that was asked for, and the Origin.
+"""Who may connect: by the address served, the Host that was asked for, and the Origin.
 
 The Host check is against DNS rebinding: a page of a stranger whose own name was made to point here has an Origin
 equal to its Host. A name of ours is known by the settings, and an IP address or `localhost` cannot be rebound.
@@ -14,9 +14,10 @@ class PublicAddressError(Exception):
 
     def __init__(self, host: str) -> None:
         super().__init__(
-            f"bridge.host={host!r} is not a loopback address, and this version of the bridge knows no authentication: "
-            "everyone who reaches it could follow requests and read answers. Serve 127.0.0.1, behind a proxy that "
-            "authenticates, or set bridge.insecure_public=true if the network itself keeps strangers away."
+            f"bridge.host={host!r} is not a loopback address, and no key is set that tickets could be verified with: "
+            "everyone who reaches the bridge could follow requests and read answers. Set bridge.tickets.hs256_key, "
+            "jwks_url or jwks_file; or serve 127.0.0.1, behind a proxy that authenticates; or set "
+            "bridge.insecure_public=true if the network itself keeps strangers away."
         )
         self.host = host
 
@@ -28,9 +29,10 @@ def is_loopback(host: str) -> bool:
 
 
 class Access:
-    """The rules of one deployment."""
+    """The rules of one deployment. `scheme` is that of the page: http, or https with TLS."""
 
-    def __init__(self, *, host: str, allowed_origins: Sequence[str]) -> None:
+    def __init__(self, *, host: str, allowed_origins: Sequence[str], scheme: str = "http") -> None:
+        self._scheme = scheme
         self._origins = {origin.rstrip("/").lower() for origin in allowed_origins}
         self._names = {host.lower()} | {urlsplit(origin).hostname or "" for origin in self._origins}
 
@@ -45,7 +47,7 @@ class Access:
         """A browser always sends an Origin with a WebSocket; who sends none is no browser, and has no cookies."""
         if origin is None:
             return True
-        return origin.lower() in self._origins or origin.lower() == f"http://{host_header.lower()}"
+        return origin.lower() in self._origins or origin.lower() == f"{self._scheme}://{host_header.lower()}"
 
 
 def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

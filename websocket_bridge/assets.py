@@ -1,4 +1,4 @@
-"""The page's files, held in memory, with headers that let a browser do nothing but show this page."""
+"""The files of the page and of the browser client, held in memory, with headers that let the page do nothing else."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,6 +9,10 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 PAGE_FOLDER = Path(__file__).parent / "page"
+CLIENT_PATH = "/client/"
+PACKAGED_CLIENT = Path(__file__).parent / "client"
+"""Where the wheel has the client of `clients/js`, which has a package of its own."""
+CHECKOUT_CLIENT = Path(__file__).parents[1] / "clients" / "js"
 
 _CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -34,28 +38,33 @@ SECURITY_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file of the page."""
+    """One file. `is_shared`: pages of other origins may import it."""
 
     body: bytes
     content_type: str
     etag: str
+    is_shared: bool = False
 
 
-def load_assets(folder: Path = PAGE_FOLDER) -> dict[str, Asset]:
-    """URL path to file. The page itself is at `/`."""
-    assets = {}
-    for path in sorted(folder.iterdir()):
-        content_type = _CONTENT_TYPES.get(path.suffix)
-        if content_type is not None:
-            body = path.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-            assets["/" if path.name == "index.html" else f"/{path.name}"] = Asset(body, content_type, etag)
-    return assets
+def load_assets() -> dict[str, Asset]:
+    """URL path to file. The page itself is at `/`, the browser client below `/client/`."""
+    assets = {f"/{path.relative_to(PAGE_FOLDER).as_posix()}": path for path in PAGE_FOLDER.rglob("*")}
+    assets["/"] = assets.pop("/index.html")
+    loaded = {url: _load(path) for url, path in sorted(assets.items()) if path.suffix in _CONTENT_TYPES}
+    client = PACKAGED_CLIENT if PACKAGED_CLIENT.is_dir() else CHECKOUT_CLIENT
+    return loaded | {f"{CLIENT_PATH}{path.name}": _load(path, is_shared=True) for path in sorted(client.glob("*.js"))}
+
+
+def _load(path: Path, *, is_shared: bool = False) -> Asset:
+    body = path.read_bytes()
+    return Asset(body, _CONTENT_TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:16]}"', is_shared)
 
 
 def asset_response(asset: Asset, *, if_none_match: str | None, with_body: bool) -> Response:
     """A file, or 304 where the browser has it already."""
     headers = {"ETag": asset.etag, "Cache-Control": "no-cache"}
+    if asset.is_shared:
+        headers |= {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
     if if_none_match == asset.etag:
         return _response(HTTPStatus.NOT_MODIFIED, headers, b"")
     headers |= {"Content-Type": asset.content_type, "Content-Length": str(len(asset.body))}
@@ -70,4 +79,4 @@ def text_response(status: HTTPStatus, text: str, **headers: str) -> Response:
 
 
 def _response(status: HTTPStatus, headers: dict[str, str], body: bytes) -> Response:
-    return Response(status.value, status.phrase, Headers({**headers, **SECURITY_HEADERS, "Connection": "close"}), body)
+    return Response(status.value, status.phrase, Headers({**SECURITY_HEADERS, **headers, "Connection": "close"}), body)

@@ -6,13 +6,18 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from connectors.settings import Settings
+from connectors.settings import BridgeSettings, Settings, TicketSettings
 from schemas.codec import Codec
 from websocket_bridge.feed import Feed
-from websocket_bridge.hub import Hub, HubLimits
+from websocket_bridge.hub import Hub
+from websocket_bridge.messages import Scope
 from websocket_bridge.metrics import BridgeMetrics
+from websocket_bridge.roster import HubLimits
 from websocket_bridge.server import BridgeServer
+from websocket_bridge.server_tls import server_context
 from websocket_bridge.session import SessionLimits
+from websocket_bridge.tickets import KeySet, Tickets, key_set_of_file, key_set_of_url
+from websocket_bridge.viewer import Viewer
 
 
 class Bridge:
@@ -32,13 +37,9 @@ class Bridge:
     ) -> None:
         bridge = settings.bridge
         metrics = BridgeMetrics(registry)
-        limits = HubLimits(
-            session=SessionLimits(max_subscriptions=bridge.max_subscriptions, allow_all=bridge.allow_all),
-            max_connections=bridge.max_connections,
-            remembered_requests=bridge.remembered_requests,
-            outbox_events=bridge.send_buffer_events,
-        )
-        hub = Hub(limits, metrics)
+        tickets = tickets_of(bridge.tickets)
+        anybody = Viewer(scope=Scope.OPERATOR if bridge.allow_all else Scope.IDS)
+        hub = Hub(limits_of(bridge), metrics, default_viewer=anybody if tickets is None else None)
         self._feed = Feed(
             hub=hub,
             metrics=metrics,
@@ -54,6 +55,8 @@ class Bridge:
             port=bridge.port,
             allowed_origins=bridge.allowed_origins,
             insecure_public=insecure_public,
+            tickets=tickets,
+            tls=server_context(bridge.tls),
         )
 
     @property
@@ -75,3 +78,39 @@ class Bridge:
                 on_serving(self._server.url)
             await stop.wait()
             feed.cancel()
+
+
+def limits_of(bridge: BridgeSettings) -> HubLimits:
+    """The hub's bounds, from the settings."""
+    return HubLimits(
+        session=SessionLimits(max_subscriptions=bridge.max_subscriptions),
+        max_connections=bridge.max_connections,
+        remembered_requests=bridge.remembered_requests,
+        outbox_events=bridge.send_buffer_events,
+        replay_bytes=bridge.replay_bytes,
+        resume_events=bridge.resume_events,
+        commands_per_second=bridge.commands_per_second,
+        position_seconds=bridge.position_seconds,
+        authenticate_seconds=bridge.authenticate_seconds,
+        idle_seconds=bridge.idle_seconds,
+        max_connections_per_user=bridge.max_connections_per_user,
+        max_connections_per_address=bridge.max_connections_per_address,
+    )
+
+
+def tickets_of(settings: TicketSettings) -> Tickets | None:
+    """What verifies tickets, or None where no key is set."""
+    if not settings.are_asked_for:
+        return None
+    keys = None
+    if settings.jwks_url is not None:
+        keys = KeySet(key_set_of_url(settings.jwks_url))
+    elif settings.jwks_file is not None:
+        keys = KeySet(key_set_of_file(settings.jwks_file))
+    return Tickets(
+        secret=settings.hs256_key,
+        keys=keys,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        max_seconds=settings.max_seconds,
+    )

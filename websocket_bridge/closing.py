@@ -20,7 +20,11 @@ class Close(_Reason, Enum):
     GOING_AWAY = 1001, "the bridge is shutting down", True
     NOT_TEXT = 1003, "commands are text frames of JSON", False
     TOO_BIG = 1009, "the frame is larger than the bridge accepts", False
-    UNRESPONSIVE = 1011, "keepalive ping timeout", True
+    UNRESPONSIVE = 1011, "the client answers no pings", True
     FULL = 1013, "the bridge has as many connections as it takes", True
-    INVALID_COMMANDS = 4400, "too many invalid commands in a row", False
+    INVALID_COMMANDS = 4400, "too many refused commands in a row", False
+    NOT_AUTHENTICATED = 4401, "no valid ticket came in time", False
+    IDLE = 4408, "the connection follows nothing", False
+    TOO_MANY_OF_ONE = 4429, "too many connections of this user or address", False
     SLOW_CLIENT = 4500, "the client reads too slowly", True
+    TICKET_EXPIRED = 4501, "the ticket expired: come back with a new one", True

@@ -1,4 +1,4 @@
-"""Reads statuses and deltas from Kafka, all partitions and no group, and hands them to the hub.
+"""Reads what the live view shows from Kafka, all partitions and no group, and hands it to the hub.
 
 It starts some minutes back, so that a bridge just started knows what is going on. It goes on reading where it was
 after any trouble, and tells the hub, and so every client, when its view of Kafka is not what it should be.
@@ -9,6 +9,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -18,20 +19,31 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from schemas.codec import Codec, CodecError
+from schemas.dead_letter_headers import read_dead_letter
 from schemas.delta import Delta
+from schemas.lane_report import LaneReport
+from schemas.result import LLMResult
 from schemas.status import StatusEvent
 from schemas.topics import Topics
-from websocket_bridge.frames import FeedState
 from websocket_bridge.hub import Hub
+from websocket_bridge.messages import DeadLetterEntry, FeedState
 from websocket_bridge.metrics import BridgeMetrics
+from websocket_bridge.position import Place, epoch_of
 from websocket_bridge.progress import Progress
+from websocket_bridge.read_back import BackReader
+from websocket_bridge.recent import Spot
 
 DELTA_REPLAY_SECONDS = 60
+LANE_REPLAY_SECONDS = 60
+DEAD_LETTER_REPLAY_SECONDS = 24 * 3600
+DEAD_LETTERS_PER_PARTITION = 100
+"""No more than so many are read back: each comes with its value, of up to 4 MiB."""
 WATCH_INTERVAL_SECONDS = 2
 WATCH_TIMEOUT_SECONDS = 5
 BEHIND_SECONDS = 5
 """Above this lag clients are told that the bridge is catching up."""
 RECORDS_PER_POLL = 500
+RECORDS_PER_FLUSH = 50
 METADATA_MAX_AGE_MS = 30_000
 """So long until partitions that were added are noticed."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 10.0
@@ -68,10 +80,17 @@ class Feed:
         self._client_options = dict(client_options)
         self._now_seconds = now_seconds
         self._topics = topics
+        self._replayed = (topics.status, topics.deltas, topics.results)
+        """Numbered in tokens as in `resuming`."""
         self._replay_seconds = {
             topics.status: replay_seconds,
             topics.deltas: min(replay_seconds, DELTA_REPLAY_SECONDS),
+            topics.results: replay_seconds,
+            topics.lane_reports: min(replay_seconds, LANE_REPLAY_SECONDS),
+            topics.dead_letters: DEAD_LETTER_REPLAY_SECONDS,
         }
+        self._wanted = asyncio.Event()
+        hub.on_waiting = self._wanted.set
         self._progress: Progress[TopicPartition] = Progress({})
         self._kafka_answers = False
         self._undecodable = 0
@@ -96,8 +115,9 @@ class Feed:
 
     async def _read_until_partitions_change(self) -> None:
         partitions = await self._partitions()
+        epoch = await self._epoch()
         async with self._consumer(partitions) as consumer:
-            await self._seek(consumer, partitions)
+            await self._seek(consumer, partitions, epoch)
             watcher = asyncio.create_task(self._watch(consumer, partitions))
             try:
                 while not watcher.done():
@@ -120,6 +140,15 @@ class Feed:
             raise MissingTopicsError(missing)
         return {TopicPartition(topic, part["partition"]) for topic in wanted for part in found[topic]}
 
+    async def _epoch(self) -> bytes:
+        admin = AIOKafkaAdminClient(**self._client_options)
+        try:
+            await admin.start()
+            cluster = await admin.describe_cluster()
+        finally:
+            await admin.close()
+        return epoch_of(str(cluster.get("cluster_id")), self._replayed)
+
     @contextlib.asynccontextmanager
     async def _consumer(self, partitions: set[TopicPartition]) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
@@ -136,7 +165,7 @@ class Feed:
         finally:
             await consumer.stop()
 
-    async def _seek(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
+    async def _seek(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition], epoch: bytes) -> None:
         """To where reading was; at the start, to the first record of the replayed time."""
         now_seconds = self._now_seconds()
         # The ends come first: what is written between the two look-ups is then found by its time.
@@ -144,30 +173,42 @@ class Feed:
         since = {part: int((now_seconds - self._replay_seconds[part.topic]) * 1000) for part in partitions}
         by_time = await consumer.offsets_for_times(since)
         starts = {part: found.offset if (found := by_time[part]) else ends[part] for part in partitions}
+        for part in partitions:
+            if part.topic == self._topics.dead_letters:
+                starts[part] = max(starts[part], ends[part] - DEAD_LETTERS_PER_PARTITION)
         positions = starts | {part: at for part, at in self._progress.positions.items() if part in partitions}
+        for part, begin in (await consumer.beginning_offsets(list(partitions))).items():
+            if begin > positions[part]:  # retention has overtaken us: what is between is lost for the live view
+                positions[part] = begin
+                if part.topic in self._replayed:
+                    self._hub.memory.recent.skip_to(self._place(part), begin)
         for part, offset in positions.items():
             consumer.seek(part, offset)
         self._progress = Progress(positions)
         self._progress.aim(ends, now_seconds=now_seconds)
         self._kafka_answers = True
+        self._hub.begin(epoch, self._places(positions))
         self._tell()
         log.info("bridge_feed_reads", partitions=len(partitions), records=sum(ends.values()) - sum(positions.values()))
 
     async def _read_batch(self, consumer: AIOKafkaConsumer) -> None:
         batches = await consumer.getmany(timeout_ms=500, max_records=RECORDS_PER_POLL)
         for part, records in batches.items():
-            for record in records:
+            for number, record in enumerate(records, 1):
                 await self._take(record)
+                if number % RECORDS_PER_FLUSH == 0:
+                    self._hub.flush()
+            self._hub.flush()
             self._progress.advance(part, records[-1].offset + 1)
         self._tell()
-        await asyncio.sleep(0)  # the codec may never yield, and writers have to get their turn between batches
+        await asyncio.sleep(0)  # the codec may never yield, and readers have to get their turn between batches
 
     async def _take(self, record: ConsumerRecord) -> None:
+        spot = None
+        if record.topic in self._replayed:
+            spot = Spot(self._place(TopicPartition(record.topic, record.partition)), record.offset)
         try:
-            if record.topic == self._topics.status:
-                is_fresh = self._hub.on_status(await self._codec.decode(StatusEvent, record.value or b""))
-            else:
-                is_fresh = self._hub.on_delta(await self._codec.decode(Delta, record.value or b""))
+            is_fresh = await self._show(record, spot)
         except CodecError as error:
             self._metrics.events.labels(record.topic, "undecodable").inc()
             if self._undecodable % UNDECODABLE_PER_LOG_LINE == 0:
@@ -177,12 +218,32 @@ class Feed:
             return
         self._metrics.events.labels(record.topic, "fresh" if is_fresh else "stale").inc()
 
+    async def _show(self, record: ConsumerRecord, spot: Spot | None) -> bool:
+        """Raises `CodecError`."""
+        value: bytes = record.value or b""
+        topics, hub = self._topics, self._hub
+        if record.topic == topics.status:
+            return hub.on_status(await self._codec.decode(StatusEvent, value), spot)
+        if record.topic == topics.deltas:
+            return hub.on_delta(await self._codec.decode(Delta, value), spot)
+        if record.topic == topics.results:
+            return hub.on_result(await self._codec.decode(LLMResult, value), spot)
+        if record.topic == topics.lane_reports:
+            return hub.on_lane_report(await self._codec.decode(LaneReport, value))
+        headers = [(name, content or b"") for name, content in record.headers]
+        letter = read_dead_letter(headers, size_bytes=len(value))
+        at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        hub.on_dead_letter(DeadLetterEntry(partition=record.partition, offset=record.offset, at=at, letter=letter))
+        return True
+
     async def _watch(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
         """Asks now and then how far Kafka is: `getmany` says nothing of a broker that is away. Ends when
         partitions were added."""
         while True:
-            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
-            asked_at_seconds = self._now_seconds()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), WATCH_INTERVAL_SECONDS)
+            self._wanted.clear()
+            asked_at_seconds, asked_at = self._now_seconds(), time.monotonic()
             try:
                 async with asyncio.timeout(WATCH_TIMEOUT_SECONDS):
                     ends = await consumer.end_offsets(list(partitions))
@@ -197,11 +258,26 @@ class Feed:
                     log.info("bridge_regained_kafka")
                 self._kafka_answers = True
                 self._progress.aim(ends, now_seconds=asked_at_seconds)
+                self._hub.on_ends(self._places(ends), looked_up_at=asked_at)
+                await self._read_back()
             self._tell()
             known = {topic: consumer.partitions_for_topic(topic) or set() for topic in self._replay_seconds}
             if any(TopicPartition(topic, number) not in partitions for topic in known for number in known[topic]):
                 log.info("bridge_feed_partitions_added")
                 return
+
+    async def _read_back(self) -> None:
+        """For clients that come back after longer than the log reaches: one reader for all of them."""
+        wanted = self._hub.wanted_back()
+        if wanted:
+            reader = BackReader(self._hub, self._codec, self._client_options, self._replayed)
+            await reader.read(wanted)
+
+    def _place(self, part: TopicPartition) -> Place:
+        return self._replayed.index(part.topic), part.partition
+
+    def _places(self, offsets: Mapping[TopicPartition, int]) -> dict[Place, int]:
+        return {self._place(part): offset for part, offset in offsets.items() if part.topic in self._replayed}
 
     def _tell(self) -> None:
         self.has_caught_up = self.has_caught_up or (self._kafka_answers and self._progress.is_caught_up)

@@ -29,6 +29,9 @@ class BridgeMetrics:
             "sluice_bridge_deltas_joined", "Deltas joined or left out for a slow client.", registry=where
         )
         self.closes = Counter("sluice_bridge_closes", "Connections closed by the bridge.", ["code"], registry=where)
+        self.resumes = Counter(
+            "sluice_bridge_resumes", "Clients that came back: recovered, or which gap.", ["outcome"], registry=where
+        )
         self.lag_seconds = Gauge("sluice_bridge_lag_seconds", "How far the bridge is behind Kafka.", registry=where)
         self._requests = Gauge(
             "sluice_bridge_requests", "Requests remembered, by newest state.", ["state"], registry=where

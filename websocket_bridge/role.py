@@ -9,6 +9,7 @@ from connectors.schema_registry import open_codec
 from connectors.settings import Settings
 from connectors.stopping import stop_event
 from websocket_bridge.bridge import Bridge
+from websocket_bridge.kafka_log import quieten_kafka_log
 
 log = structlog.get_logger(__name__)
 
@@ -16,6 +17,7 @@ log = structlog.get_logger(__name__)
 async def run_bridge_role(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT. Returns the exit code."""
     stop = stop_event()
+    quieten_kafka_log()
     async with open_codec(settings, []) as codec:
         bridge = Bridge(
             settings,

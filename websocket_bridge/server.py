@@ -1,11 +1,14 @@
-"""The server: WebSockets at /ws and the page at /, on one port. A thin shell over the hub."""
+"""The server: WebSockets at /ws, server-sent events at /events and the page at /, on one port. A shell over the hub."""
 
 import asyncio
+import contextlib
 import logging
+import ssl
+from collections.abc import Coroutine
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
-from urllib.parse import urlsplit
+from typing import Any, Self, cast
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -14,18 +17,26 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from websocket_bridge.access import Access, PublicAddressError, is_loopback
-from websocket_bridge.assets import asset_response, load_assets, text_response
+from websocket_bridge.assets import load_assets, text_response
 from websocket_bridge.closing import Close
-from websocket_bridge.frames import SUBPROTOCOL
-from websocket_bridge.hub import Client, Hub
+from websocket_bridge.commands import Authenticate, Refresh
+from websocket_bridge.connection import BridgeConnection
+from websocket_bridge.event_stream import close_event, command_for, resume_for, stream_head
+from websocket_bridge.hub import Hub
+from websocket_bridge.messages import SUBPROTOCOL
 from websocket_bridge.metrics import BridgeMetrics
+from websocket_bridge.reception import WEBSOCKET_PATH, Reception
+from websocket_bridge.roster import Client
 from websocket_bridge.session import MAX_COMMAND_BYTES
+from websocket_bridge.tickets import TicketError, Tickets
+from websocket_bridge.viewer import Viewer
 
-WEBSOCKET_PATH = "/ws"
-OPEN_TIMEOUT_SECONDS = 5
+__all__ = ["WEBSOCKET_PATH", "BridgeServer"]
+
 PING_INTERVAL_SECONDS = 25
 PING_TIMEOUT_SECONDS = 20
 CLOSE_TIMEOUT_SECONDS = 3
+SWEEP_INTERVAL_SECONDS = 2
 RECEIVED_FRAMES = 4
 """Frames read ahead of the session. With `MAX_COMMAND_BYTES` it bounds what one client makes us hold."""
 
@@ -44,19 +55,27 @@ class BridgeServer:
         port: int,
         allowed_origins: list[str],
         insecure_public: bool = False,
+        tickets: Tickets | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        if not is_loopback(host):
-            if not insecure_public:
+        if tickets is None:
+            if not is_loopback(host) and not insecure_public:
                 raise PublicAddressError(host)
-            log.warning("bridge_is_public", host=host, remedy="there is no authentication: keep strangers away")
+            who = "everybody who reaches it" if not is_loopback(host) else "this machine alone"
+            log.warning("bridge_has_no_ticket_keys", serves=who, host=host, remedy="set bridge.tickets")
         self._hub = hub
         self._metrics = metrics
         self._host = host
         self._port = port
-        self._access = Access(host=host, allowed_origins=allowed_origins)
-        self._assets = load_assets()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tickets = tickets
+        self._tls = tls
+        self._scheme = "http" if tls is None else "https"
+        access = Access(host=host, allowed_origins=allowed_origins, scheme=self._scheme)
+        self._reception = Reception(access, load_assets(), tickets)
+        self._open: set[BridgeConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: Server | None = None
+        self._frames_sent = 0
 
     @property
     def is_serving(self) -> bool:
@@ -73,27 +92,34 @@ class BridgeServer:
     def url(self) -> str:
         """Where the page is."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/"
+        return f"{self._scheme}://{host}:{self.port}/"
 
     async def __aenter__(self) -> Self:
         quiet = logging.getLogger(f"{__name__}.websockets")
         quiet.setLevel(logging.WARNING)  # it logs two lines for each connection otherwise
+        options: dict[str, Any] = {}
+        if self._tls is not None:
+            options = {"ssl": self._tls, "ssl_handshake_timeout": 5, "ssl_shutdown_timeout": CLOSE_TIMEOUT_SECONDS}
         self._server = await serve(
             self._talk,
             self._host,
             self._port,
+            create_connection=cast("type[ServerConnection]", self._connection),
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,  # it costs more memory per connection than all the rest
-            process_request=self._process_request,
+            process_request=self._reception.receive,
             server_header=None,
-            open_timeout=OPEN_TIMEOUT_SECONDS,
-            ping_interval=PING_INTERVAL_SECONDS,
-            ping_timeout=PING_TIMEOUT_SECONDS,
+            open_timeout=None,  # the connection has its own: a stream of events ends its handshake with its life
+            ping_interval=None,  # a task per connection; `_sweep` does it for all
             close_timeout=CLOSE_TIMEOUT_SECONDS,
             max_size=MAX_COMMAND_BYTES,
             max_queue=RECEIVED_FRAMES,
             logger=quiet,
+            **options,
         )
+        loop = asyncio.get_running_loop()
+        self._hub.on_dirty = partial(loop.call_soon, self._hub.flush)
+        self._start(self._sweep_for_ever())
         return self
 
     async def __aexit__(
@@ -101,97 +127,139 @@ class BridgeServer:
     ) -> None:
         if self._server is None:
             return
+        for connection in tuple(self._open):
+            if connection.streams:
+                self.end(connection, Close.GOING_AWAY)
         self._server.close(code=Close.GOING_AWAY.code, reason=Close.GOING_AWAY.text)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._server.wait_closed()
         except TimeoutError:
             # A client that does not read holds its closing handshake back, and so would hold us.
-            for connection in tuple(self._server.all_connections):
-                connection.transport.abort()
+            for left in (*self._server.all_connections, *self._open):
+                left.transport.abort()
             await self._server.wait_closed()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:  # noqa: ARG002
-        hosts = request.headers.get_all("Host")
-        if len(hosts) != 1 or not self._access.allows_host(hosts[0]):
-            return text_response(
-                HTTPStatus.MISDIRECTED_REQUEST,
-                "This bridge does not serve that host name. Add the page's address to bridge.allowed_origins.",
-            )
-        if request.method not in {"GET", "HEAD"}:
-            return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD only.", Allow="GET, HEAD")
-        path = urlsplit(request.path).path
-        if path == WEBSOCKET_PATH:
-            return self._refused_origin(request, hosts[0])
-        asset = self._assets.get(path)
-        if asset is None:
-            return text_response(
-                HTTPStatus.NOT_FOUND, f"Nothing here. The page is at /, WebSockets are at {WEBSOCKET_PATH}."
-            )
-        if_none_match = next(iter(request.headers.get_all("If-None-Match")), None)
-        return asset_response(asset, if_none_match=if_none_match, with_body=request.method == "GET")
+    async def open_stream(self, connection: BridgeConnection, request: Request) -> Response | None:
+        """Begins server-sent events, or says why not."""
+        asked = await self._reception.stream(request)
+        if isinstance(asked, Response):
+            return asked
+        viewer = asked.viewer or self._hub.default_viewer
+        if viewer is None:
+            return text_response(HTTPStatus.UNAUTHORIZED, "A ticket is needed: Authorization: Bearer ...")
+        refused_field = next(filter(None, map(viewer.refused_field, asked.subscriptions)), None)
+        if refused_field is not None:
+            return text_response(HTTPStatus.FORBIDDEN, f"{refused_field}: is outside of what this ticket may follow.")
+        refused = self._hub.roster.refusal(address=connection.address, viewer=asked.viewer)
+        if refused is not None:
+            full = refused is Close.FULL
+            status = HTTPStatus.SERVICE_UNAVAILABLE if full else HTTPStatus.TOO_MANY_REQUESTS
+            return text_response(status, f"{refused.text}.")
+        connection.streams = True
+        connection.transport.write(stream_head(asked.headers))
+        client = self._join(connection, asked.viewer)
+        if asked.token is not None:
+            self._hub.receive(client, resume_for(asked.token, asked.subscriptions))
+        else:
+            for subscription in asked.subscriptions:
+                self._hub.receive(client, command_for(subscription))
+        connection.connection_lost_waiter.add_done_callback(lambda _: self._leave(connection, client))
+        return None
 
-    def _refused_origin(self, request: Request, host_header: str) -> Response | None:
-        origins = request.headers.get_all("Origin")
-        origin = origins[0] if origins else None
-        if len(origins) <= 1 and self._access.allows_origin(origin, host_header=host_header):
-            return None
-        return text_response(HTTPStatus.FORBIDDEN, "This Origin may not connect. See bridge.allowed_origins.")
-
-    async def _talk(self, websocket: ServerConnection) -> None:
-        if self._hub.is_full:
-            await self._close(websocket, Close.FULL)
-            return
-        wake, replied = asyncio.Event(), asyncio.Event()
-        client = self._hub.join(wake=wake.set, close=lambda reason: self._close_soon(websocket, reason))
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                writer = tasks.create_task(self._write(websocket, client, wake, replied))
-                await self._read(websocket, client, replied)
-                writer.cancel()
-        finally:
-            self._hub.leave(client)
-
-    async def _read(self, websocket: ServerConnection, client: Client, replied: asyncio.Event) -> None:
-        try:
-            async for message in websocket:
-                replied.clear()
-                self._hub.receive(client, message)
-                if client.outbox.owes_replies:
-                    await replied.wait()
-        except ConnectionClosed:
-            pass
-
-    async def _write(
-        self, websocket: ServerConnection, client: Client, wake: asyncio.Event, replied: asyncio.Event
-    ) -> None:
-        try:
-            while True:
-                await wake.wait()
-                wake.clear()
-                while (frame := client.outbox.take()) is not None:
-                    if isinstance(frame, Close):
-                        await self._close(websocket, frame)
-                        return
-                    await websocket.send(frame.data, text=True)
-                    self._metrics.frames_sent.inc()
-                    if not client.outbox.owes_replies:
-                        replied.set()
-        except ConnectionClosed:
-            pass  # the reader sees it as well, and leaves the hub
-        finally:
-            replied.set()
-
-    def _close_soon(self, websocket: ServerConnection, reason: Close) -> None:
-        task = asyncio.create_task(self._close(websocket, reason))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def _close(self, websocket: ServerConnection, reason: Close) -> None:
+    def end(self, connection: BridgeConnection, reason: Close) -> None:
+        """Closes a connection, in its own time."""
         self._metrics.closes.labels(str(reason.code)).inc()
         log.info("bridge_closes_client", code=reason.code, reason=reason.text)
+        if connection.streams:
+            if not connection.transport.is_closing():
+                connection.transport.write(close_event(reason))
+                connection.transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_SECONDS, connection.transport.abort)
+        else:
+            self._start(self._close(connection, reason))
+
+    def count_sent(self, frames: int) -> None:
+        self._frames_sent += frames
+
+    def _connection(self, *args: Any, **options: Any) -> ServerConnection:
+        return BridgeConnection(self, *args, **options)
+
+    async def _talk(self, connection: ServerConnection) -> None:
+        if not isinstance(connection, BridgeConnection):
+            raise TypeError(connection)
+        viewer = connection.viewer
+        refused = self._hub.roster.refusal(address=connection.address, viewer=viewer)
+        if refused is not None:
+            self._metrics.closes.labels(str(refused.code)).inc()
+            await connection.close(refused.code, refused.text)
+            return
+        client = self._join(connection, viewer)
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await websocket.close(reason.code, reason.text)
-        except TimeoutError:
-            websocket.transport.abort()
+            async for message in connection:
+                await self._carry_out(connection, client, message)
+        except ConnectionClosed:
+            pass
+        finally:
+            self._leave(connection, client)
+
+    async def _carry_out(self, connection: BridgeConnection, client: Client, message: str | bytes) -> None:
+        rate = self._hub.limits.commands_per_second
+        delay_seconds = connection.pace.delay_seconds(rate=rate, now=connection.loop.time())
+        if delay_seconds > 0:
+            await asyncio.sleep(delay_seconds)
+        if not connection.is_open:
+            return  # what was read ahead is for nobody now
+        command = self._hub.receive(client, message)
+        if command is not None:
+            self._hub.admit(client, command, await self._verdict(command))
+        while self._hub.owes(client) and not client.is_ending and connection.is_open:
+            await connection.settled()
+
+    async def _verdict(self, command: Authenticate | Refresh) -> Viewer | str:
+        if self._tickets is None:
+            return self._hub.default_viewer or "this bridge takes no tickets"
+        try:
+            return await self._tickets.verify(command.ticket)
+        except TicketError as error:
+            return error.reason
+
+    def _join(self, connection: BridgeConnection, viewer: Viewer | None) -> Client:
+        self._open.add(connection)
+        client = self._hub.join(connection, address=connection.address, viewer=viewer)
+        connection.client = client
+        connection.flush()
+        return client
+
+    def _leave(self, connection: BridgeConnection, client: Client) -> None:
+        self._open.discard(connection)
+        self._hub.leave(client)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
+            self._hub.sweep()
+            self._metrics.frames_sent.inc(self._frames_sent)
+            self._frames_sent = 0
+            now = asyncio.get_running_loop().time()
+            for connection in tuple(self._open):
+                if connection.is_silent(now, PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS):
+                    self.end(connection, Close.UNRESPONSIVE)
+                elif now - max(connection.last_asked, connection.last_heard) >= PING_INTERVAL_SECONDS:
+                    connection.ask()
+
+    async def _close(self, connection: BridgeConnection, reason: Close) -> None:
+        try:
+            with contextlib.suppress(ConnectionClosed, TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                    await connection.close(reason.code, reason.text)
+        finally:
+            connection.transport.abort()  # no more than a formality where the client has answered
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from schemas.delta import Delta
 from websocket_bridge.frames import DeltaRun
+from websocket_bridge.subjects import Identity
 
 DEFAULT_MAX_BYTES = 32 * 1024 * 1024
 MAX_TRANSCRIPT_BYTES = 1024 * 1024
@@ -14,6 +15,7 @@ OVERHEAD_BYTES = 200
 
 @dataclass(slots=True)
 class _Transcript:
+    tenant_id: str
     attempt: int
     first_seq: int
     next_seq: int
@@ -41,33 +43,48 @@ class Transcripts:
     def size_bytes(self) -> int:
         return self._size_bytes
 
-    def apply(self, delta: Delta) -> DeltaRun | None:
+    def apply(self, delta: Delta, who: Identity) -> DeltaRun | None:
         """The piece to tell, or None for one of a superseded attempt and for a repeat."""
         known = self._by_request.get(delta.request_id)
         if known is not None and (delta.attempt, delta.seq) < (known.attempt, known.next_seq):
             return None
         if known is None or not known.is_continued_by(delta):
             self._forget(delta.request_id)
-            known = _Transcript(delta.attempt, delta.seq, delta.seq)
+            known = _Transcript(delta.tenant_id, delta.attempt, delta.seq, delta.seq)
             self._by_request[delta.request_id] = known
             self._size_bytes += known.size_bytes
         self._append(known, delta)
         self._by_request.move_to_end(delta.request_id)
         while self._size_bytes > self._max_bytes:
             self._forget(next(iter(self._by_request)))
-        return DeltaRun.of(delta.request_id, delta.attempt, delta.seq, delta.seq, delta.text)
+        return DeltaRun(who, delta.attempt, delta.seq, delta.seq, delta.text)
+
+    def supersede(self, request_id: str, attempt: int) -> int | None:
+        """A later attempt has begun: the number of the one whose text is void by that, or None where there is none.
+
+        What still arrives of the earlier one is not taken any more.
+        """
+        known = self._by_request.get(request_id)
+        if known is None or known.attempt >= attempt:
+            return None
+        voided = known.attempt if known.pieces else None
+        self._forget(request_id)
+        self._by_request[request_id] = _Transcript(known.tenant_id, attempt, 0, 0)
+        self._size_bytes += OVERHEAD_BYTES
+        return voided
 
     def get(self, request_id: str) -> DeltaRun | None:
         """All that is known of a request's answer, as one run."""
         known = self._by_request.get(request_id)
-        if known is None:
+        if known is None or not known.pieces:
             return None
         if len(known.pieces) > 1:
             freed = (len(known.pieces) - 1) * OVERHEAD_BYTES
             known.pieces = ["".join(known.pieces)]
             known.size_bytes -= freed
             self._size_bytes -= freed
-        return DeltaRun.of(request_id, known.attempt, known.first_seq, known.next_seq - 1, known.pieces[0])
+        who = Identity(request_id, known.tenant_id)
+        return DeltaRun(who, known.attempt, known.first_seq, known.next_seq - 1, known.pieces[0])
 
     def all(self) -> list[DeltaRun]:
         """All that is known, newest last."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from playwright.async_api import Page
 from prometheus_client import CollectorRegistry
+from pydantic import TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -18,11 +19,15 @@ from schemas.status import StatusEvent
 from schemas.vocabulary import State
 from websocket_bridge.bridge import Bridge
 from websocket_bridge.closing import Close
-from websocket_bridge.frames import SUBPROTOCOL
-from websocket_bridge.hub import Client, Hub, HubLimits
+from websocket_bridge.hub import Hub
+from websocket_bridge.messages import SUBPROTOCOL, Answer, Push, Scope
 from websocket_bridge.metrics import BridgeMetrics
+from websocket_bridge.position import Place
+from websocket_bridge.recent import Spot
+from websocket_bridge.roster import Client, HubLimits
 from websocket_bridge.server import WEBSOCKET_PATH, BridgeServer
 from websocket_bridge.session import SessionLimits
+from websocket_bridge.viewer import Viewer
 
 SUBMITTED_AT = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 WAIT_SECONDS = 10
@@ -49,31 +54,76 @@ class HubOptions:
     remembered_requests: int = 1000
     outbox_events: int = 1000
     outbox_bytes: int = 4 * 1024 * 1024
+    more: dict[str, Any] = field(default_factory=dict)
+    """Other fields of `HubLimits`."""
 
 
-def make_hub(options: HubOptions | None = None) -> tuple[Hub, BridgeMetrics, CollectorRegistry]:
+ANSWERS: TypeAdapter[Any] = TypeAdapter(Answer)
+PUSHES: TypeAdapter[Any] = TypeAdapter(Push)
+
+OPERATOR = Viewer(scope=Scope.OPERATOR)
+BY_ID = Viewer(scope=Scope.IDS)
+
+
+@dataclass
+class Clock:
+    """Time that a test moves by hand."""
+
+    seconds: float = 1_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime:
+        return SUBMITTED_AT + timedelta(seconds=self.seconds)
+
+
+def make_hub(
+    options: HubOptions | None = None, *, asks_for_tickets: bool = False, clock: Clock | None = None
+) -> tuple[Hub, BridgeMetrics, CollectorRegistry]:
     options = options or HubOptions()
     registry = CollectorRegistry()
     metrics = BridgeMetrics(registry)
     limits = HubLimits(
-        session=SessionLimits(max_subscriptions=options.max_subscriptions, allow_all=options.allow_all),
+        session=SessionLimits(max_subscriptions=options.max_subscriptions),
         max_connections=options.max_connections,
         remembered_requests=options.remembered_requests,
         outbox_events=options.outbox_events,
         outbox_bytes=options.outbox_bytes,
+        **options.more,
     )
-    return Hub(limits, metrics), metrics, registry
+    anybody = OPERATOR if options.allow_all else BY_ID
+    times: dict[str, Any] = {} if clock is None else {"clock": clock, "now": clock.now}
+    hub = Hub(limits, metrics, default_viewer=None if asks_for_tickets else anybody, **times)
+    return hub, metrics, registry
+
+
+class Kafka:
+    """Gives records their places, one partition a topic, as Kafka would."""
+
+    EPOCH = b"epoch."
+
+    def __init__(self, begin: int = 100) -> None:
+        self.next: dict[Place, int] = {(topic, 0): begin for topic in range(3)}
+
+    def begin(self, hub: Hub) -> None:
+        hub.begin(self.EPOCH, self.next)
+
+    def spot(self, topic: int) -> Spot:
+        offset = self.next[topic, 0]
+        self.next[topic, 0] = offset + 1
+        return Spot((topic, 0), offset)
 
 
 class Listener:
     """A client of the hub without a network. It reads only when told to."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, *, viewer: Viewer | None = None, address: str = "") -> None:
         self.closed_with: Close | None = None
-        self.wakes = 0
+        self.token: str | None = None
         self._hub = hub
         self._next_id = 0
-        self.client: Client = hub.join(wake=self._wake, close=self._close)
+        self.client: Client = hub.join(self, viewer=viewer, address=address)
 
     def command(self, kind: str, **fields: Any) -> None:
         self._next_id += 1
@@ -87,12 +137,14 @@ class Listener:
                 self.closed_with = frame
             else:
                 frames.append(json.loads(frame.data))
+                (ANSWERS if "id" in frames[-1] else PUSHES).validate_python(frames[-1])
+                self.token = frames[-1].get("resume", self.token)
         return frames
 
-    def _wake(self) -> None:
-        self.wakes += 1
+    def flush(self) -> None:
+        """Nothing is sent by itself."""
 
-    def _close(self, reason: Close) -> None:
+    def end(self, reason: Close) -> None:
         self.closed_with = reason
 
 

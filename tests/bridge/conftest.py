@@ -2,11 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from bridge_deployment import Deployment
 from bridge_support import Watched
 from playwright.async_api import Browser, BrowserContext, async_playwright
 
+from schemas.topics import Topics
 from tests.support.chromium import ARGUMENTS, required_chromium
 
 DEFAULT_TIMEOUT_MS = 15_000
@@ -40,3 +46,19 @@ async def watched(context: BrowserContext) -> Watched:
     )
     watched.page.on("request", lambda request: watched.requested.append(request.url))
     return watched
+
+
+@pytest.fixture
+async def deployment(stack: Any) -> AsyncIterator[Deployment]:
+    topics = Topics(prefix=f"bridge-test-{uuid4().hex[:12]}.")
+    producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_bootstrap)
+    made = Deployment(stack.kafka_bootstrap, topics, producer, admin)
+    await producer.start()
+    await admin.start()
+    try:
+        yield made
+    finally:
+        await admin.delete_topics(made.names)
+        await producer.stop()
+        await admin.close()

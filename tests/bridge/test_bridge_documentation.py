@@ -5,10 +5,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+from pydantic import TypeAdapter
+
 from schemas.status import StatusEvent
 from websocket_bridge.closing import Close
 from websocket_bridge.commands import Command, CommandError, ErrorCode, parse_command
-from websocket_bridge.frames import FeedState
+from websocket_bridge.generate_schema import ANSWERS as ANSWER_MODELS
+from websocket_bridge.generate_schema import DOCUMENT as SCHEMA
+from websocket_bridge.generate_schema import PUSHES as PUSH_MODELS
+from websocket_bridge.generate_schema import document
+from websocket_bridge.messages import Answer, FeedState, Gap, Push
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "websocket.md").read_text()
 EXAMPLES: list[dict[str, Any]] = [
@@ -17,8 +24,8 @@ EXAMPLES: list[dict[str, Any]] = [
     for line in block.splitlines()
 ]
 COMMANDS = {model.model_fields["type"].annotation.__args__[0] for model in Command.__args__}
-ANSWERS = {"subscribed", "unsubscribed", "pong", "error"}
-PUSHES = {"hello", "feed", "snapshot", "status", "delta"}
+ANSWERS = {model.model_fields["type"].annotation.__args__[0] for model in ANSWER_MODELS}
+PUSHES = {model.model_fields["type"].annotation.__args__[0] for model in PUSH_MODELS}
 
 
 def test_every_kind_of_frame_has_an_example() -> None:
@@ -54,5 +61,17 @@ def test_every_close_code_is_documented_with_whether_to_reconnect() -> None:
 
 def test_every_error_and_every_state_of_the_feed_is_documented() -> None:
     """The words that a client may meet are all there."""
-    for word in (*ErrorCode.__args__, *FeedState):
+    for word in (*ErrorCode.__args__, *FeedState, *Gap):
         assert f"`{word}`" in DOCUMENT
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e["type"] not in COMMANDS], ids=lambda e: e["type"])
+def test_the_documented_frames_of_the_bridge_are_what_the_models_say(example: dict[str, Any]) -> None:
+    """Each field is there and nothing else is."""
+    model = TypeAdapter(Answer if "id" in example else Push)
+    model.validate_python(example)
+
+
+def test_the_schema_has_not_drifted_from_the_models() -> None:
+    """`python -m websocket_bridge.generate_schema` would write what is there."""
+    assert SCHEMA.read_text() == document()

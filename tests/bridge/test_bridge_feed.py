@@ -2,114 +2,19 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
-from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin import NewPartitions
+from bridge_deployment import CODEC, KAFKA_WAIT_SECONDS, PARTITIONS, Deployment, by_the_bridge, running
 from bridge_support import WireClient, connected, delta, status_event, until
-from prometheus_client import CollectorRegistry
 
-from connectors.settings import BridgeSettings, Settings
 from schemas.base import Record
-from schemas.codec import SingleObjectCodec
-from schemas.topics import Topics
 from schemas.vocabulary import State
-from websocket_bridge.bridge import Bridge
 
 pytestmark = pytest.mark.integration
-
-PARTITIONS = 3
-KAFKA_WAIT_SECONDS = 40
-CODEC = SingleObjectCodec()
-
-by_the_bridge: ContextVar[bool] = ContextVar("by_the_bridge", default=False)
-"""Set in the bridge's tasks alone: the test's own producer reaches Kafka while the bridge does not."""
-
-
-@dataclass
-class Deployment:
-    """Topics of one test's own, and a producer that writes to them."""
-
-    bootstrap: str
-    topics: Topics
-    producer: AIOKafkaProducer
-    admin: AIOKafkaAdminClient
-
-    async def create_topics(self) -> None:
-        names = (self.topics.status, self.topics.deltas)
-        await self.admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
-
-    async def write(self, topic: str, record: Record | bytes, *, at: datetime | None = None) -> None:
-        value = record if isinstance(record, bytes) else CODEC.encode(record)
-        key = b"broken" if isinstance(record, bytes) else record.model_dump()["request_id"].encode()
-        timestamp_ms = int(at.timestamp() * 1000) if at else None
-        await self.producer.send_and_wait(topic, value, key=key, timestamp_ms=timestamp_ms)
-
-    def settings(self, **bridge: Any) -> Settings:
-        return Settings(
-            kafka_bootstrap=self.bootstrap,
-            topic_prefix=self.topics.prefix,
-            bridge=BridgeSettings(**({"port": 0, "allow_all": True} | bridge)),
-        )
-
-
-@pytest.fixture
-async def deployment(stack: Any) -> AsyncIterator[Deployment]:
-    topics = Topics(prefix=f"bridge-test-{uuid4().hex[:12]}.")
-    producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_bootstrap)
-    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_bootstrap)
-    await producer.start()
-    await admin.start()
-    try:
-        yield Deployment(stack.kafka_bootstrap, topics, producer, admin)
-    finally:
-        await admin.delete_topics([topics.status, topics.deltas])
-        await producer.stop()
-        await admin.close()
-
-
-@dataclass
-class Running:
-    """A bridge that runs, and its numbers."""
-
-    bridge: Bridge
-    registry: CollectorRegistry
-
-    def events(self, topic: str, outcome: str) -> float:
-        labels = {"topic": topic, "outcome": outcome}
-        return self.registry.get_sample_value("sluice_bridge_events_total", labels) or 0.0
-
-
-@asynccontextmanager
-async def running(deployment: Deployment, *, wait_until_ready: bool = True, **bridge: Any) -> AsyncIterator[Running]:
-    registry, stop, serving = CollectorRegistry(), asyncio.Event(), asyncio.Event()
-    role = Bridge(
-        deployment.settings(**bridge),
-        CODEC,
-        client_options={"bootstrap_servers": deployment.bootstrap},
-        registry=registry,
-    )
-
-    async def run() -> None:
-        by_the_bridge.set(True)
-        await role.run(stop, on_serving=lambda _: serving.set())
-
-    task = asyncio.create_task(run())
-    try:
-        await asyncio.wait({task, asyncio.create_task(serving.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        if wait_until_ready:
-            await until(lambda: role.ready, what="the bridge is ready", seconds=KAFKA_WAIT_SECONDS)
-        yield Running(role, registry)
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, KAFKA_WAIT_SECONDS)
 
 
 async def test_statuses_and_deltas_of_kafka_reach_a_client(deployment: Deployment) -> None:

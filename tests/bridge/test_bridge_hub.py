@@ -1,12 +1,16 @@
 """The hub: who gets what, and that nobody suffers from anybody else."""
 
+import json
+
 from bridge_support import HubOptions, Listener, delta, make_hub, status_event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.vocabulary import State
 from websocket_bridge.closing import Close
-from websocket_bridge.frames import STATUSES_PER_SNAPSHOT_FRAME, FeedState, Status
+from websocket_bridge.frames import STATUSES_PER_SNAPSHOT_FRAME, Push, Status
+from websocket_bridge.messages import FeedState
+from websocket_bridge.subjects import Subject
 
 
 def test_each_client_gets_what_it_follows() -> None:
@@ -33,7 +37,7 @@ def test_a_connection_is_greeted() -> None:
     hub, _, _ = make_hub(HubOptions(allow_all=False, max_subscriptions=7))
     (hello,) = Listener(hub).read()
     assert (hello["type"], hello["protocol"], hello["feed"]) == ("hello", "sluice.v1", "starting")
-    assert (hello["limits"]["all"], hello["limits"]["subscriptions"]) == (False, 7)
+    assert (hello["viewer"]["scope"], hello["limits"]["subscriptions"]) == ("ids", 7)
 
 
 def test_everybody_learns_when_the_bridge_loses_kafka() -> None:
@@ -99,7 +103,8 @@ def test_an_event_is_encoded_once_for_all() -> None:
         listener.command("subscribe", request_ids=["a"])
         listener.read()
     hub.on_status(status_event("a"))
-    frames = {id(frame.data) for listener in listeners if isinstance(frame := listener.client.outbox.take(), Status)}
+    taken = [listener.client.outbox.take() for listener in listeners]
+    frames = {id(frame.wire) for frame in taken if isinstance(frame, Push) and isinstance(frame.body, Status)}
     assert len(frames) == 1
 
 
@@ -112,7 +117,7 @@ def test_nothing_of_a_client_stays_when_it_leaves() -> None:
     hub.leave(listener.client)
     hub.on_status(status_event("a"))
     assert listener.read() == []
-    assert (hub._by_request, hub._follow_all, hub._clients) == ({}, set(), set())
+    assert hub.roster.is_blank
     assert registry.get_sample_value("sluice_bridge_connections") == 0
 
 
@@ -123,7 +128,9 @@ def test_a_request_that_nobody_follows_any_more_leaves_the_index() -> None:
     one.command("subscribe", request_ids=["a", "b"])
     other.command("subscribe", request_ids=["b"])
     one.command("unsubscribe", request_ids=["a", "b"])
-    assert hub._by_request == {"b": {other.client}}
+    assert {subject: set(found) for subject, found in hub.roster._followers.items()} == {
+        Subject("request", "b"): {other.client}
+    }
 
 
 def test_deltas_reach_only_those_who_want_them() -> None:
@@ -183,3 +190,53 @@ def test_no_client_ever_sees_a_request_go_back(steps: list[tuple[str, str, int]]
             case _:
                 listener.command(step, request_ids=[request_id])
     read()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10) | st.sampled_from(["a", "default", "queued"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+names = st.sampled_from(
+    [
+        "request_ids",
+        "correlation_id",
+        "user_id",
+        "tenant_id",
+        "all",
+        "lanes",
+        "dead_letters",
+        "deltas",
+        "where",
+        "limit",
+        "token",
+        "ticket",
+        "subscriptions",
+        "extra",
+    ]
+)
+kinds = st.sampled_from(["authenticate", "refresh", "subscribe", "unsubscribe", "resume", "ping", "nonsense"])
+fuzzed = st.tuples(st.integers(0, 3) | values, kinds | values, st.dictionaries(names, values, max_size=4))
+
+
+@given(commands=st.lists(fuzzed, max_size=30), asks_for_tickets=st.booleans())
+@settings(max_examples=300)
+def test_whatever_is_commanded_each_command_is_answered_once_with_a_frame_of_the_schema(
+    commands: list[tuple[object, object, dict[str, object]]], asks_for_tickets: bool
+) -> None:
+    """Well-formed JSON of any content: an answer to each (or the end), events go on, and nothing stays behind."""
+    hub, _, _ = make_hub(asks_for_tickets=asks_for_tickets)
+    listener = Listener(hub)
+    listener.read()
+    for number, (command_id, kind, fields) in enumerate(commands):
+        if listener.client.is_ending or hub.owes(listener.client):
+            break
+        asked = hub.receive(listener.client, json.dumps({"id": command_id, "type": kind, **fields}))
+        if asked is not None:
+            hub.admit(listener.client, asked, "is no good")
+        hub.on_status(status_event(f"r{number}"))
+        answers = [frame for frame in listener.read() if "id" in frame]
+        assert len(answers) == 1 or hub.owes(listener.client)
+    hub.leave(listener.client)
+    assert hub.roster.is_blank
+    assert hub._waiting == {}

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from schemas.vocabulary import State
 from websocket_bridge.board import Board
 from websocket_bridge.progress import Progress
+from websocket_bridge.subjects import Identity
 from websocket_bridge.transcripts import MAX_TRANSCRIPT_BYTES, Transcripts
+
+WHO = Identity("a", "default")
 
 changes = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(State), st.integers(1, 8)), max_size=80)
 
@@ -23,7 +26,7 @@ def test_the_newest_version_wins_in_any_order(events: list[tuple[str, State, int
         assert (applied is not None) == is_newer
         if is_newer:
             expected[request_id] = (version, state)
-    assert {s.request_id: (s.version, s.state) for s in board.newest_first()} == expected
+    assert {s.who.request_id: (s.version, s.state) for s in board.newest_first()} == expected
 
 
 @given(changes, st.integers(1, 4))
@@ -32,7 +35,7 @@ def test_the_board_is_bounded_and_its_counters_add_up(events: list[tuple[str, St
     board = Board(capacity)
     for request_id, state, version in events:
         board.apply(status_event(request_id, state, version))
-        held = board.newest_first()
+        held = list(board.newest_first())
         assert len(held) <= capacity
         assert dict(board.counts) == {state: sum(s.state is state for s in held) for state in State}
 
@@ -45,7 +48,7 @@ def test_the_request_that_changed_longest_ago_is_forgotten() -> None:
     board.apply(status_event("a", version=2))
     board.apply(status_event("b", version=1))
     board.apply(status_event("c", version=1))
-    assert [status.request_id for status in board.newest_first()] == ["c", "a"]
+    assert [status.who.request_id for status in board.newest_first()] == ["c", "a"]
     assert board.get("b") is None
 
 
@@ -54,7 +57,7 @@ def test_a_transcript_is_one_attempt_without_holes(pieces: list[tuple[int, int]]
     """Whatever order pieces come in, the text is that of the newest attempt, from `seq` to `last_seq`, gap-free."""
     transcripts = Transcripts()
     for attempt, seq in pieces:
-        transcripts.apply(delta("a", seq, f"<{attempt}.{seq}>", attempt=attempt))
+        transcripts.apply(delta("a", seq, f"<{attempt}.{seq}>", attempt=attempt), WHO)
     run = transcripts.get("a")
     if run is not None:
         assert run.attempt == max(attempt for attempt, _ in pieces)
@@ -66,7 +69,7 @@ def test_transcripts_stay_within_their_bytes(pieces: list[tuple[str, str]], max_
     """However much text arrives, the bound holds, joined or not; looking at them changes nothing of that."""
     transcripts = Transcripts(max_bytes)
     for seq, (request_id, text) in enumerate(pieces):
-        transcripts.apply(delta(request_id, seq, text))
+        transcripts.apply(delta(request_id, seq, text), WHO)
         assert 0 <= transcripts.size_bytes <= max_bytes
         transcripts.get(request_id)
         assert sum(len(run.text.encode()) for run in transcripts.all()) <= transcripts.size_bytes
@@ -77,7 +80,7 @@ def test_a_transcript_that_outgrows_its_bound_begins_anew() -> None:
     transcripts = Transcripts()
     half = "x" * (MAX_TRANSCRIPT_BYTES // 2)
     for seq in range(3):
-        assert transcripts.apply(delta("a", seq, half)) is not None
+        assert transcripts.apply(delta("a", seq, half), WHO) is not None
     run = transcripts.get("a")
     assert run is not None
     assert (run.seq, run.last_seq) == (2, 2)

@@ -11,9 +11,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from schemas.vocabulary import State
-from websocket_bridge.frames import SUBPROTOCOL
+from websocket_bridge.messages import SUBPROTOCOL
 from websocket_bridge.server import BridgeServer
 from websocket_bridge.session import MAX_COMMAND_BYTES, MAX_INVALID_COMMANDS_IN_A_ROW
+from websocket_bridge.subjects import ALL
 
 
 def ask(server: BridgeServer, method: str, path: str, headers: dict[str, str]) -> tuple[HTTPResponse, bytes]:
@@ -143,7 +144,7 @@ async def test_beyond_its_connections_the_bridge_says_try_again_later() -> None:
                 with pytest.raises(ConnectionClosed) as closed:
                     await second.command("ping")
             assert closed.value.rcvd.code == 1013
-        await until(lambda: not hub.is_full, what="the hub forgets the first client")
+        await until(lambda: len(hub.roster) == 0, what="the hub forgets the first client")
         async with connected(server) as third:
             assert (await third.command("ping"))["type"] == "pong"
 
@@ -170,7 +171,7 @@ async def test_on_shutdown_clients_are_told_that_the_bridge_goes_away() -> None:
         idle = await connect(url, subprotocols=[SUBPROTOCOL], proxy=None)
         stuck = await connect(url, subprotocols=[SUBPROTOCOL], proxy=None, max_queue=1)
         await stuck.send(json.dumps({"id": 1, "type": "subscribe", "all": True}))
-        await until(lambda: len(hub._follow_all) == 1, what="the second client is subscribed")
+        await until(lambda: len(hub.roster.followers(ALL)) == 1, what="the second client is subscribed")
         stuck.transport.pause_reading()
         text = "x" * 100_000
         for number in range(300):
@@ -189,7 +190,7 @@ async def test_a_client_that_stops_reading_is_closed_and_delays_nobody() -> None
         slow = await connect(url, subprotocols=[SUBPROTOCOL], proxy=None, max_queue=1)
         await slow.send(json.dumps({"id": 1, "type": "subscribe", "all": True}))
         await quick.command("subscribe", all=True)
-        await until(lambda: len(hub._follow_all) == 2, what="both are subscribed")
+        await until(lambda: len(hub.roster.followers(ALL)) == 2, what="both are subscribed")
         slow.transport.pause_reading()
         text = "x" * 20_000
         closes = 0.0
@@ -214,12 +215,12 @@ async def test_a_client_that_asks_without_reading_is_not_served_ahead() -> None:
         url = f"ws://127.0.0.1:{server.port}/ws"
         greedy = await connect(url, subprotocols=[SUBPROTOCOL], proxy=None, max_queue=1, max_size=None)
         greedy.transport.pause_reading()
-        await until(lambda: len(hub._clients) == 1, what="the client is known to the hub")
-        (client,) = hub._clients
+        await until(lambda: len(hub.roster) == 1, what="the client is known to the hub")
+        (client,) = hub.roster
         frames_of_one_command = 2 + 2_000 // 200
         for number in range(5):
             await greedy.send(json.dumps({"id": number, "type": "subscribe", "all": True}))
-        await until(lambda: client.session.follows_all, what="the first command is carried out")
+        await until(lambda: ALL in client.session.followed, what="the first command is carried out")
         for _ in range(200):
             await asyncio.sleep(0)
             assert len(client.outbox) <= frames_of_one_command
@@ -237,4 +238,24 @@ async def test_a_client_that_vanishes_is_forgotten() -> None:
         await client.command("subscribe", request_ids=["a"])
         client.connection.transport.abort()
         await until(lambda: registry.get_sample_value("sluice_bridge_connections") == 0, what="the client is forgotten")
-        assert hub._by_request == {}
+        assert hub.roster.is_blank
+
+
+async def test_a_client_that_breaks_the_protocol_amid_its_commands_is_forgotten() -> None:
+    """Commands, a malformed frame and the end, all in one packet: nobody waits for an answer to be sent any more."""
+    hub, metrics, _ = make_hub()
+    async with serving(hub, metrics) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        key = "dGhlIHNhbXBsZSBub25jZQ=="
+        writer.write(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Protocol: sluice.v1\r\n\r\n".encode()
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        await until(lambda: len(hub.roster) == 1, what="the client is known")
+        command = b'{"id":1,"type":"subscribe","all":true}'
+        frame = bytes((0x81, 0x80 | len(command))) + bytes(4) + command
+        writer.write(frame * 10 + b"\x83\x80" + bytes(4))
+        writer.close()
+        await until(lambda: hub.roster.is_blank, what="the client is forgotten")

@@ -3,40 +3,54 @@
 import json
 from typing import Any
 
-from bridge_support import delta, status_event
+import pytest
+from bridge_support import BY_ID, OPERATOR, delta, status_event
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.vocabulary import State
-from websocket_bridge.board import Board
 from websocket_bridge.closing import Close
-from websocket_bridge.frames import Frame, Status
+from websocket_bridge.frames import Body, Outgoing, Push, Status
+from websocket_bridge.memory import Memory
+from websocket_bridge.messages import Scope
 from websocket_bridge.session import MAX_COMMAND_BYTES, MAX_INVALID_COMMANDS_IN_A_ROW, Session, SessionLimits, Turn
-from websocket_bridge.transcripts import Transcripts
+from websocket_bridge.viewer import Viewer
 
 
 class Bench:
-    """A session with the board and the transcripts that it looks at."""
+    """A session with the memory that it looks at."""
 
-    def __init__(self, *, allow_all: bool = True, max_subscriptions: int = 10, remembered: int = 1000) -> None:
-        self.board = Board(remembered)
-        self.transcripts = Transcripts()
-        limits = SessionLimits(max_subscriptions=max_subscriptions, allow_all=allow_all)
-        self.session = Session(board=self.board, transcripts=self.transcripts, limits=limits)
+    def __init__(
+        self, *, viewer: Viewer | None = OPERATOR, max_subscriptions: int = 10, remembered: int = 1000
+    ) -> None:
+        self.memory = Memory(requests=remembered, replay_bytes=100_000)
+        limits = SessionLimits(max_subscriptions=max_subscriptions)
+        self.session = Session(memory=self.memory, limits=limits, viewer=viewer)
 
     def send(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
         return parsed(self.session.receive(json.dumps({"id": 1, "type": kind, **fields})))
 
-    def happen(self, request_id: str, version: int) -> list[dict[str, Any]]:
-        status = self.board.apply(status_event(request_id, version=version))
-        return parsed_frames(self.session.on_status(status)) if status else []
+    def happen(self, request_id: str, version: int, **fields: Any) -> list[dict[str, Any]]:
+        known = self.memory.board.get(request_id)
+        told = self.memory.on_status(status_event(request_id, version=version, **fields))
+        return self._told([told[1], told[0]] if told else [], known)
 
     def stream(self, request_id: str, seq: int, text: str, attempt: int = 1) -> list[dict[str, Any]]:
-        run = self.transcripts.apply(delta(request_id, seq, text, attempt=attempt))
-        return parsed_frames(self.session.on_delta(run)) if run else []
+        told = self.memory.on_delta(delta(request_id, seq, text, attempt=attempt))
+        return self._told([told[1], told[0]] if told else [], self.memory.board.get(request_id))
+
+    def _told(self, bodies: list[Body | None], known: Status | None) -> list[dict[str, Any]]:
+        pushes = []
+        for body in filter(None, bodies):
+            for subject in body.who.subjects:
+                options = self.session.followed.get(subject)
+                if options is not None and self.session.takes(body, subject, options, known):
+                    pushes.append(Push(body))
+                    break
+        return parsed_frames(tuple(pushes))
 
 
-def parsed_frames(frames: tuple[Frame, ...]) -> list[dict[str, Any]]:
+def parsed_frames(frames: tuple[Outgoing, ...]) -> list[dict[str, Any]]:
     return [{"close": frame.code} if isinstance(frame, Close) else json.loads(frame.data) for frame in frames]
 
 
@@ -49,7 +63,7 @@ def test_a_subscription_is_answered_then_shown_then_followed() -> None:
     bench = Bench()
     bench.happen("a", 1)
     answer, known, end = bench.send("subscribe", request_ids=["a", "b"])
-    assert answer == {"id": 1, "type": "subscribed", "all": False, "subscriptions": 2}
+    assert answer == {"id": 1, "type": "subscribed", "subscriptions": 2}
     assert [event["request_id"] for event in known["requests"]] == ["a"]
     assert (known["last"], end["last"], end["unknown"]) == (False, True, ["b"])
     (push,) = bench.happen("b", 1)
@@ -70,9 +84,9 @@ def test_what_is_not_followed_is_not_told() -> None:
 
 def test_everything_is_refused_where_it_is_not_allowed() -> None:
     """all=true answers with an error that names the field, and changes nothing."""
-    bench = Bench(allow_all=False)
+    bench = Bench(viewer=BY_ID)
     (error,) = bench.send("subscribe", all=True)
-    assert (error["type"], error["code"], error["field"]) == ("error", "all_refused", "all")
+    assert (error["type"], error["code"], error["field"]) == ("error", "forbidden", "all")
     assert bench.happen("a", 1) == []
 
 
@@ -82,7 +96,7 @@ def test_subscriptions_have_a_limit() -> None:
     bench.send("subscribe", request_ids=["a", "a", "b"])
     (error,) = bench.send("subscribe", request_ids=["b", "c"])
     assert error["code"] == "too_many_subscriptions"
-    assert bench.session.request_ids == ("a", "b")
+    assert [subject.value for subject in bench.session.followed] == ["a", "b"]
 
 
 def test_many_invalid_commands_in_a_row_end_the_connection() -> None:
@@ -122,7 +136,9 @@ def test_deltas_of_a_superseded_attempt_are_not_told() -> None:
     bench = Bench()
     bench.send("subscribe", request_ids=["a"], deltas=True)
     assert bench.stream("a", 0, "first", attempt=1)
-    assert bench.stream("a", 0, "second", attempt=2)
+    void, piece = bench.stream("a", 0, "second", attempt=2)
+    assert (void["type"], void["attempt"], void["superseded_by"]) == ("void", 1, 2)
+    assert piece["text"] == "second"
     assert bench.stream("a", 1, "late", attempt=1) == []
 
 
@@ -157,6 +173,99 @@ def test_a_view_by_id_never_goes_back(happenings: list[tuple[str, int]], remembe
         assert told.get(request_id, 0) >= version
 
 
+def test_a_request_that_is_redriven_leaves_its_terminal_state() -> None:
+    """A new life has higher versions: it is told as any other change."""
+    bench = Bench()
+    bench.send("subscribe", request_ids=["a"])
+    bench.happen("a", 3, state=State.FAILED)
+    (push,) = bench.happen("a", 4, state=State.QUEUED)
+    assert push["event"]["state"] == "queued"
+
+
+def test_a_session_without_a_viewer_can_only_authenticate() -> None:
+    """Everything else is refused, and nothing is told."""
+    bench = Bench(viewer=None)
+    for kind, fields in {
+        "subscribe": {"request_ids": ["a"]},
+        "unsubscribe": {"request_ids": ["a"]},
+        "resume": {"token": "x", "subscriptions": [{"request_ids": ["a"]}]},
+    }.items():
+        (error,) = bench.send(kind, **fields)
+        assert (error["type"], error["code"]) == ("error", "unauthenticated")
+    assert bench.happen("a", 1) == []
+    turn = bench.session.receive('{"id": 7, "type": "authenticate", "ticket": "t"}')
+    assert turn.ticket is not None
+    (answer,) = parsed(bench.session.admit(turn.ticket, MIRA))
+    assert (answer["id"], answer["type"], answer["viewer"]["user_id"]) == (7, "authenticated", "mira")
+
+
+MIRA = Viewer(scope=Scope.USER, user_id="mira", tenant_id="press")
+DESK = Viewer(scope=Scope.TENANT, user_id="mira", tenant_id="press")
+REFUSED_FIELDS = {
+    MIRA: ("user_id", "tenant_id", "tenant_id", "all", "dead_letters"),
+    DESK: (None, None, "tenant_id", "all", "dead_letters"),
+    BY_ID: ("user_id", "tenant_id", "tenant_id", "all", "dead_letters"),
+    OPERATOR: (None, None, None, None, None),
+}
+
+
+@pytest.mark.parametrize("viewer", REFUSED_FIELDS, ids=lambda viewer: viewer.scope)
+def test_a_selection_outside_of_the_scope_is_refused(viewer: Viewer) -> None:
+    """By scope: another user, the own tenant, another tenant, everything, dead letters."""
+    selections: list[dict[str, Any]] = [
+        {"user_id": "noor"},
+        {"tenant_id": "press"},
+        {"tenant_id": "other"},
+        {"all": True},
+        {"dead_letters": True},
+    ]
+    bench = Bench(viewer=viewer)
+    answers = [bench.send("subscribe", **selection)[0] for selection in selections]
+    refused = tuple(answer["field"] if answer["type"] == "error" else None for answer in answers)
+    assert refused == REFUSED_FIELDS[viewer]
+    allowed: list[dict[str, Any]] = [{"request_ids": ["a"]}, {"correlation_id": "c"}, {"lanes": True}]
+    for selection in allowed:
+        assert bench.send("subscribe", **selection)[0]["type"] == "subscribed"
+
+
+owners = st.tuples(st.sampled_from(["press", "other"]), st.sampled_from(["mira", "noor", None]))
+
+
+@given(
+    viewer=st.sampled_from([MIRA, DESK]),
+    whose=st.dictionaries(st.sampled_from("abcd"), owners, min_size=1),
+    deltas=st.booleans(),
+    early=st.booleans(),
+)
+def test_nothing_of_a_request_that_a_viewer_may_not_see_is_ever_told(
+    viewer: Viewer, whose: dict[str, tuple[str, str | None]], deltas: bool, early: bool
+) -> None:
+    """By id, by correlation or by user, known before or not: others' requests do not exist."""
+    bench = Bench(viewer=viewer)
+    frames: list[dict[str, Any]] = []
+
+    def subscribe() -> None:
+        frames.extend(bench.send("subscribe", request_ids=list("abcd"), deltas=deltas))
+        frames.extend(bench.send("subscribe", correlation_id="c", deltas=deltas))
+        frames.extend(bench.send("subscribe", user_id="mira", deltas=deltas))
+
+    if early:
+        subscribe()
+    for request_id, (tenant_id, user_id) in whose.items():
+        piece = delta(request_id, 0, "secret").model_copy(update={"tenant_id": tenant_id})
+        bench.memory.on_delta(piece)
+        fields = {"tenant_id": tenant_id, "user_id": user_id, "correlation_id": "c"}
+        frames.extend(bench.happen(request_id, 1, **fields))
+        frames.extend(bench.stream(request_id, 1, "secret"))
+    if not early:
+        subscribe()
+    text = json.dumps(frames)
+    for request_id, (tenant_id, user_id) in whose.items():
+        visible = tenant_id == "press" and (viewer is DESK or user_id == "mira")
+        told = f'"request_id": "{request_id}"' in text
+        assert told == visible
+
+
 @given(st.lists(st.text() | st.binary(max_size=50), max_size=MAX_INVALID_COMMANDS_IN_A_ROW * 2))
 def test_no_message_makes_a_session_raise(messages: list[str | bytes]) -> None:
     """Text, bytes, nonsense: each is answered or ends the connection."""
@@ -171,6 +280,6 @@ def test_no_message_makes_a_session_raise(messages: list[str | bytes]) -> None:
 def test_a_status_is_encoded_as_the_record_is() -> None:
     """What a client reads in a push is the record of the contract, without the fields that are not set."""
     event = status_event("a", State.FAILED, 3, message='<b>"quoted"</b> \u2028 é')
-    frame = json.loads(Status.of(event).data)
+    frame = json.loads(Push(Status.of(event)).data)
     assert type(event).model_validate(frame["event"]) == event
     assert "retry_at" not in frame["event"]

@@ -28,7 +28,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
     """Runs a command in this process, without its logs: they would stay configured for the tests after it."""
-    for module in ("send", "watch", "demo"):
+    for module in ("send", "watch", "cancel", "demo"):
         monkeypatch.setattr(f"sluice.commands.{module}.configure_command_logs", lambda *_args, **_kwargs: None)
     monkeypatch.setattr(run, "configure_logs", lambda *_args, **_kwargs: None)
     monkeypatch.setattr(run, "configure_tracing", lambda *_args, **_kwargs: None)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import ConsumerRecord
 from aiokafka.errors import UnknownTopicOrPartitionError
+from pydantic import ValidationError
 
 import sluice
 from connectors.kafka.access import KafkaAccessError
@@ -19,6 +20,8 @@ from connectors.kafka.topics_admin import create_topics
 from connectors.settings import Settings
 from schemas import LLMRequest, LLMResult
 from schemas.codec import Codec, SchemaUnavailableError, SingleObjectCodec
+from schemas.command import Command
+from schemas.delta import Delta
 from schemas.envelope import cloud_event
 from schemas.request import Message
 from schemas.vocabulary import Role, State
@@ -31,9 +34,11 @@ def request(request_id: str) -> LLMRequest:
     return LLMRequest(request_id=request_id, messages=[Message(role=Role.USER, content="hi")])
 
 
-def result(request_id: str) -> LLMResult:
+def result(request_id: str, version: int = 2) -> LLMResult:
     now = datetime.now(UTC)
-    return LLMResult(request_id=request_id, status=State.CANCELLED, state_version=2, submitted_at=now, finished_at=now)
+    return LLMResult(
+        request_id=request_id, status=State.CANCELLED, state_version=version, submitted_at=now, finished_at=now
+    )
 
 
 def record(request_id: str, *, ce_id: str | None, value: bytes | None = None) -> ConsumerRecord:
@@ -64,6 +69,13 @@ async def test_a_repeated_result_is_read_once() -> None:
     """Repeats have the `ce_id` of the first; what has none is taken as it is."""
     records = [record("a", ce_id="1"), record("a", ce_id="1"), record("b", ce_id=None), record("b", ce_id=None)]
     assert await ids_of(records) == ["a", "b", "b"]
+
+
+async def test_a_redriven_request_has_a_second_result_and_an_older_one_is_dropped() -> None:
+    """By `state_version`: it orders the lives of a request, whatever order its records are read in."""
+    versions = [(2, "1"), (6, "2"), (4, "3")]
+    records = [record("a", ce_id=ce_id, value=CODEC.encode(result("a", version))) for version, ce_id in versions]
+    assert await ids_of(records) == ["a", "a"]
 
 
 async def test_what_is_no_result_does_not_end_the_reading() -> None:
@@ -207,6 +219,90 @@ async def test_a_reader_that_fails_is_told_to_whoever_waits_and_replaced(
             await asyncio.sleep(0.01)
         await answer(producer, settings, "next")
         assert (await call).request_id == "next"
+
+
+async def write_delta(producer: Producer, settings: Settings, piece: Delta) -> None:
+    key = piece.request_id.encode()
+    await producer.send(Outgoing(topic=settings.topics.deltas, key=key, value=CODEC.encode(piece), headers=[]))
+
+
+@pytest.mark.integration
+async def test_a_stream_gives_each_piece_once_and_the_result_last(stack_settings: Settings) -> None:
+    """Pieces of others, repeats and those of a superseded attempt are left out; pieces behind the result are not."""
+    settings = stack_settings
+    async with (
+        answering(settings) as producer,
+        TopicReader(client_options(settings), [settings.topics.requests]) as requests,
+        Client(settings) as client,
+    ):
+        pieces: list[tuple[int, int, str]] = []
+        last: LLMResult | None = None
+
+        async def read() -> None:
+            nonlocal last
+            async for part in client.stream(request("mine"), timeout_seconds=20):
+                assert last is None, "nothing comes after the result"
+                if isinstance(part, LLMResult):
+                    last = part
+                else:
+                    pieces.append((part.attempt, part.seq, part.text))
+
+        reading = asyncio.create_task(read())
+        assert await submitted(requests, 1) == [b"mine"]
+        told = [(1, 0, "a"), (1, 0, "a"), (1, 1, "b"), (2, 0, "A"), (1, 2, "c"), (2, 1, "B"), (2, 1, "B")]
+        for attempt, seq, text in told:
+            await write_delta(producer, settings, Delta(request_id="other", attempt=9, seq=seq, text="no"))
+            await write_delta(producer, settings, Delta(request_id="mine", attempt=attempt, seq=seq, text=text))
+        await answer(producer, settings, "mine")
+        await asyncio.wait_for(reading, 20)
+    assert pieces == [(1, 0, "a"), (1, 1, "b"), (2, 0, "A"), (2, 1, "B")]
+    assert last is not None
+    assert last.request_id == "mine"
+
+
+@pytest.mark.integration
+async def test_a_stream_that_takes_too_long_says_so(stack_settings: Settings) -> None:
+    """As a call does."""
+    async with answering(stack_settings), Client(stack_settings) as client:
+        with pytest.raises(TimeoutError):
+            _ = [part async for part in client.stream(request("late"), timeout_seconds=0.3)]
+
+
+@pytest.mark.integration
+async def test_results_can_be_read_from_the_beginning_without_repeats(stack_settings: Settings) -> None:
+    """What was written before the client came is there as well."""
+    settings = stack_settings
+    async with answering(settings) as producer, Client(settings) as client:
+        await answer(producer, settings, "a", "a", "b")
+        found = []
+        async for one in client.results(start="beginning"):
+            found.append(one.request_id)
+            if len(found) == 2:
+                await answer(producer, settings, "a", "c")
+            if "c" in found:
+                break
+    assert sorted(found) == ["a", "b", "c"]
+
+
+@pytest.mark.integration
+async def test_a_cancellation_is_a_command_that_the_pipeline_reads(stack_settings: Settings) -> None:
+    """All that is named is in it; with nothing named it is refused before anything is written."""
+    settings = stack_settings
+    async with (
+        answering(settings),
+        TopicReader(client_options(settings), [settings.topics.commands]) as commands,
+        Client(settings) as client,
+    ):
+        with pytest.raises(ValidationError, match="name a request_id"):
+            await client.cancel()
+        sent = await client.cancel(request_id="a-1", tenant_id="press", reason="wrong prompt", issued_by="mira")
+        batch: list[ConsumerRecord] = []
+        async with asyncio.timeout(20):
+            while not batch:
+                batch = await commands.some(timeout_ms=200)
+    (only,) = batch
+    assert await CODEC.decode(Command, only.value) == sent
+    assert (only.key, sent.request_id, sent.tenant_id, sent.reason) == (b"a-1", "a-1", "press", "wrong prompt")
 
 
 @pytest.mark.integration

@@ -89,7 +89,8 @@ async def test_the_json_request_runs_and_leaves_a_trail_without_texts(system: Sy
     assert outcome.result("quickstart-1").status is State.COMPLETED
     printed = await run(system, "trail.py", "quickstart-1")
     topics = system.settings.topics
-    for topic in (topics.requests, topics.lane("simulated", Priority.NORMAL), topics.status, topics.deltas, topics.results):
+    lane = topics.lane("simulated", Priority.NORMAL)
+    for topic in (topics.requests, lane, topics.status, topics.deltas, topics.results):
         assert f" {topic} partition 0 offset 0\n" in printed
     assert '"state":"completed"' in printed
     assert "sluice?" not in printed

@@ -15,11 +15,13 @@ from connectors.state.base import (
     Cancellation,
     Claimed,
     Ended,
+    FoundTask,
     Known,
     Lease,
     Limits,
     Settled,
     StateUnavailableError,
+    TaskRef,
 )
 from connectors.state.keys import KeyLayout
 from connectors.state.redis_store import RedisStateStore
@@ -32,6 +34,13 @@ SETTINGS = RedisSettings(timeout_seconds=0.3, max_connections=8)
 # What the slowest machine may take for something whose own limit is 0.3 s.
 PATIENCE_SECONDS = 20
 KNOWN = Known(request_id="r1", state=State.QUEUED, version=1, summary=b"")
+FOUND = FoundTask(
+    request_id="r1",
+    state=State.QUEUED,
+    task=TaskRef(version=1, attempt=1, size_bytes=1, deadline_ms=0),
+    summary=b"",
+    origin="o",
+)
 LEASE = Lease(request_id="r1", fence=1, attempt=1, version=2)
 LEASE_MS = 60_000
 
@@ -54,6 +63,7 @@ STEPS: dict[str, Callable[[RedisStateStore], Awaitable[object]]] = {
     "forbid": lambda store: store.forbid(Cancellation(request_id="r1", issued_ms=1)),
     "confirm": lambda store: store.confirm([Ended("r1", State.COMPLETED, 3)]),
     "outstanding": lambda store: store.outstanding(),
+    "adopt": lambda store: store.adopt(FOUND),
     "is_restored": lambda store: store.is_restored(),
 }
 

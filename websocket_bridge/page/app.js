@@ -1,140 +1,95 @@
-// The page: wires the connection to the table, the counters and the panel of one request.
+// The page: wires the client of the live view to the table, the counters, the panel of one request, lanes and letters.
 
-import { BridgeConnection } from "./connection.js";
+import { SluiceClient } from "/client/sluice-client.js";
+import { Counters } from "./counters.js";
 import { Detail } from "./detail.js";
-import { STATES, count, stateOf, timeOfDay } from "./format.js";
+import { byId, setText } from "./dom.js";
+import { count } from "./format.js";
+import { Lanes } from "./lanes.js";
+import { Letters } from "./letters.js";
 import { Requests } from "./requests.js";
+import { StatusBar } from "./status_bar.js";
 import { RequestTable } from "./table.js";
+import { VIEWS, askedFor, readView, writeView } from "./view_state.js";
 
 const REMEMBERED = 20_000;
-const ROWS_SHOWN = 500;
+const DEAD_LETTERS = 500;
 const SHORTEST_RENDER_GAP_MS = 100;
 const LONGEST_RENDER_GAP_MS = 1_000;
 const TICK_EVERY_MS = 250;
 const SUMMARY_EVERY_MS = 10_000;
-const RATE_SECONDS = 5;
 
-const byId = (id) => document.getElementById(id);
-const onlyIds = new URLSearchParams(location.search)
-  .getAll("request_id")
-  .flatMap((value) => value.split(","))
-  .map((id) => id.trim())
-  .filter(Boolean);
+const asked = askedFor(location.search);
+const view = readView(location.hash);
+let ticket = null;
+let hasSubscribed = false;
 
-const view = { text: "", states: new Set() };
-let state = { name: "connecting" };
-let feed = "starting";
-let lastLiveAt = null;
-let clockOffsetMs = 0;
-let refusal = "";
-let recentChanges = [];
-
-const bridgeNow = () => Date.now() + clockOffsetMs;
-const requests = new Requests(REMEMBERED);
-const detail = new Detail({ onClose: () => select(null) });
-const table = new RequestTable(byId("rows"), { onSelect: (id) => select(id === detail.id ? null : id) });
 const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
-const connection = new BridgeConnection(url, { onState, onPush, onOpen: subscribe });
+const client = new SluiceClient(url, { getTicket: takeTicket, rememberedRequests: REMEMBERED });
+const bridgeNow = () => Date.now() + client.clockOffsetMs;
+const requests = new Requests(REMEMBERED);
+const statusBar = new StatusBar(client);
+const counters = new Counters({ onToggle: toggleState });
+const detail = new Detail({ onClose: () => select(null) });
+const table = new RequestTable(byId("requests"), { onSelect: (id) => select(id === detail.id ? null : id), now: bridgeNow });
+const lanes = new Lanes({ onBreaker: tell });
+const letters = new Letters({ onOpen: (id) => (show("requests"), select(id)) });
 
-// --- the connection
+// --- what comes
 
-async function subscribe() {
-  refusal = "";
-  if (onlyIds.length > 0) {
-    await connection.request({ type: "subscribe", request_ids: onlyIds });
-  } else {
-    await connection.request({ type: "subscribe", all: true }).catch((error) => {
-      if (error.code !== "all_refused") throw error;
-      refusal = "This bridge shows requests by id only. Open this page as /?request_id=… with the id of yours.";
-    });
-  }
-  if (detail.id !== null) await follow(detail.id).catch(ignoreRefusal);
-}
-
-/** An id in the address that no request can have is no reason to give up on all the others. */
-function ignoreRefusal(error) {
-  if (error.code === "not_connected") throw error;
-}
-
-function follow(id) {
-  return connection.request({ type: "subscribe", request_ids: [id], deltas: true });
-}
-
-function unfollow(id) {
-  const stays = onlyIds.includes(id);
-  const command = stays ? { type: "subscribe", request_ids: [id] } : { type: "unsubscribe", request_ids: [id] };
-  connection.request(command).catch(() => {});
-}
-
-function onState(next) {
-  if (state.name === "live" && next.name !== "live") lastLiveAt = Date.now();
-  state = next;
+client.on("viewer", ({ viewer }) => {
+  if (hasSubscribed) return;
+  hasSubscribed = true;
+  followRequests(viewer);
+  client.subscribe({ lanes: true }).catch(() => {});
+  client.subscribe({ dead_letters: true, limit: DEAD_LETTERS }).catch(() => letters.refuse());
+});
+client.on("status", ({ event, snapshot }) => {
+  if (requests.merge(event, snapshot ? 0 : Date.now())) counters.countChange();
+});
+client.on("result", ({ result }) => requests.takeResult(result));
+client.on("queue", (push) => requests.takeQueue(push));
+client.on("replaced", ({ request_ids: ids }) => requests.keepOnly(ids));
+for (const type of ["text", "delta", "void"]) client.on(type, (push) => detail.onText(push));
+client.on("lane", ({ lane }) => lanes.take(lane));
+client.on("dead_letter", ({ dead_letter: entry }) => letters.take(entry));
+client.on("state", ({ state }) => {
+  if (state.name === "closed" && client.viewer === null) ticket = null;
+  byId("ticket").hidden = !(state.name === "closed" && asksForTicket(state));
   renderConnection();
-  scheduleRender();
+});
+client.on("*", scheduleRender);
+
+function followRequests(viewer) {
+  const refused = (error) => {
+    if (error.code === "not_connected") return;
+    statusBar.refusal = `The bridge refuses what the address asks for: ${error.message}.`;
+    renderConnection();
+  };
+  if (asked.ids.length > 0) client.subscribe({ request_ids: asked.ids }).catch(refused);
+  if (asked.correlationId) client.subscribe({ correlation_id: asked.correlationId }).catch(refused);
+  if (asked.ids.length > 0 || asked.correlationId) return;
+  if (viewer.scope === "operator") client.subscribe({ all: true }).catch(refused);
+  else if (viewer.scope === "tenant") client.subscribe({ tenant_id: viewer.tenant_id }).catch(refused);
+  else if (viewer.scope === "user") client.subscribe({ user_id: viewer.user_id }).catch(refused);
+  else statusBar.refusal = "This bridge shows requests by id only. Open this page as /?request_id=… with the id of yours.";
 }
 
-function onPush(push) {
-  switch (push.type) {
-    case "hello":
-      clockOffsetMs = Date.parse(push.time) - Date.now();
-      feed = push.feed;
-      break;
-    case "feed":
-      feed = push.feed;
-      renderConnection();
-      break;
-    case "snapshot":
-      for (const event of push.requests) requests.merge(event, 0);
-      for (const run of push.texts) detail.onText(run);
-      break;
-    case "status":
-      if (requests.merge(push.event, Date.now())) recentChanges.push(Date.now());
-      break;
-    case "delta":
-      detail.onDelta(push);
-      break;
-  }
-  scheduleRender();
+// --- tickets: held in memory alone, and asked for where the bridge wants one
+
+function takeTicket() {
+  if (ticket === null) throw Object.assign(new Error("it asks for a ticket"), { isFinal: true });
+  return ticket;
 }
 
-const FEEDS = {
-  live: "Live",
-  catching_up: "Live, the bridge is catching up",
-  starting: "Connected, the bridge is starting",
-  away: "Connected, but Kafka is away",
-};
+const asksForTicket = (state) => state.code === undefined || state.code === 4401;
 
-function renderConnection() {
-  const live = state.name === "live";
-  const pill = byId("connection");
-  pill.dataset.state = live && feed !== "live" ? "degraded" : state.name;
-  pill.title = state.reason ?? "";
-  byId("connection-text").textContent = {
-    connecting: "Connecting",
-    live: FEEDS[feed] ?? feed,
-    waiting: navigator.onLine ? "Reconnecting" : "Offline, reconnecting",
-    closed: "Closed",
-  }[state.name];
-  byId("retry").hidden = !["waiting", "closed"].includes(state.name);
-  renderCountdown();
-  renderBanner(live);
-}
-
-function renderBanner(live) {
-  let text = live ? refusal : "";
-  if (live && feed === "away") text = "The bridge gets nothing from Kafka at the moment. What you see is the last it knew.";
-  if (state.name === "closed") text = `The bridge ended the connection: ${state.reason}.`;
-  else if (state.name === "waiting" && lastLiveAt) text = `Not connected. What you see is as of ${timeOfDay(lastLiveAt)}.`;
-  const banner = byId("banner");
-  if (banner.textContent !== text) banner.textContent = text;
-  banner.hidden = !text;
-  document.body.classList.toggle("stale", !live && requests.size > 0);
-}
-
-function renderCountdown() {
-  const left = state.name === "waiting" ? Math.max(0, Math.ceil((state.retryAt - Date.now()) / 1000)) : null;
-  byId("connection-countdown").textContent = left === null ? "" : `in ${left} s`;
-}
+byId("ticket").addEventListener("submit", (submit) => {
+  submit.preventDefault();
+  ticket = byId("ticket-text").value.trim();
+  byId("ticket-text").value = "";
+  client.connect();
+});
 
 // --- what is shown
 
@@ -157,80 +112,62 @@ function render() {
     const costMs = performance.now() - startedAt;
     renderGapMs = Math.min(LONGEST_RENDER_GAP_MS, Math.max(SHORTEST_RENDER_GAP_MS, 4 * costMs));
   });
-  const { entries, matching } = requests.find({ ...view, limit: ROWS_SHOWN });
+  if (view.view === "requests") renderRequests();
+  lanes.render({ visible: view.view === "lanes" });
+  letters.render({ visible: view.view === "letters" });
+  renderConnection();
+}
+
+function renderRequests() {
+  const entries = requests.find(view);
   table.render(entries, detail.id, bridgeNow());
   detail.render(requests.get(detail.id), bridgeNow());
-  renderCounters();
+  counters.render(requests.counts, view.states);
   const isFiltered = view.text.trim() !== "" || view.states.size > 0;
   const total = requests.size === 1 ? "1 request" : `${count(requests.size)} requests`;
-  byId("shown").textContent = isFiltered ? `${count(matching)} of ${total}` : total;
-  const hidden = matching - entries.length;
-  byId("more").hidden = hidden === 0;
-  byId("more").textContent = `The newest ${count(entries.length)} are shown. The filter finds the other ${count(hidden)} as well.`;
-  byId("empty").hidden = matching > 0;
-  byId("empty").textContent = emptyText(isFiltered);
+  setText(byId("shown"), isFiltered ? `${count(entries.length)} of ${total}` : total);
+  byId("empty").hidden = entries.length > 0;
+  setText(byId("empty"), emptyText(isFiltered));
+}
+
+function renderConnection() {
+  statusBar.render({ hasContent: requests.size > 0 });
 }
 
 function emptyText(isFiltered) {
   if (isFiltered && requests.size > 0) return "No request matches the filter.";
-  if (refusal) return "";
-  if (state.name !== "live") return "Not connected yet.";
-  if (onlyIds.length > 0) return `Nothing is known yet of ${onlyIds.slice(0, 5).join(", ")}. It appears here as it moves.`;
+  if (statusBar.refusal) return "";
+  if (!client.isLive) return "Not connected yet.";
+  if (asked.ids.length > 0) return `Nothing is known yet of ${asked.ids.slice(0, 5).join(", ")}. It appears here as it moves.`;
   return "No requests yet. They appear here as they are sent.";
 }
 
-function makeCounters() {
-  for (const [name, { label }] of Object.entries(STATES)) {
-    const button = document.createElement("button");
-    const number = document.createElement("span");
-    const text = document.createElement("span");
-    number.className = "number";
-    text.className = "label";
-    text.textContent = label;
-    button.type = "button";
-    button.dataset.state = name;
-    button.setAttribute("aria-pressed", "false");
-    button.append(number, text);
-    button.addEventListener("click", () => toggleState(name));
-    byId("counters").append(button);
-  }
-}
-
-function renderCounters() {
-  for (const button of byId("counters").children) {
-    const number = requests.counts[button.dataset.state];
-    const text = count(number);
-    if (button.firstChild.textContent !== text) button.firstChild.textContent = text;
-    button.classList.toggle("none", number === 0);
-    button.setAttribute("aria-pressed", String(view.states.has(button.dataset.state)));
-  }
-}
-
-function renderRate() {
-  const since = Date.now() - RATE_SECONDS * 1000;
-  recentChanges = recentChanges.filter((at) => at > since);
-  const perSecond = recentChanges.length / RATE_SECONDS;
-  byId("rate").textContent = perSecond > 0 ? `${perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond)} changes/s` : "";
-}
-
-/** For screen readers: the counters in one sentence, now and then. */
-function renderSummary() {
-  const parts = Object.keys(STATES)
-    .filter((name) => requests.counts[name] > 0)
-    .map((name) => `${requests.counts[name]} ${stateOf(name).label.toLowerCase()}`);
-  const text = parts.length > 0 ? `${requests.size} requests: ${parts.join(", ")}.` : "";
-  if (byId("summary").textContent !== text) byId("summary").textContent = text;
-}
-
 function tick() {
-  renderCountdown();
-  renderRate();
-  if (state.name !== "live") return; // time does not go on for what is not known any more
+  statusBar.tick();
+  counters.renderRate();
+  if (!client.isLive || view.view !== "requests") return; // time does not go on for what is not known any more
   table.tick(bridgeNow());
   detail.render(requests.get(detail.id), bridgeNow());
 }
 
+/** A line for everybody, until the next one or until it is dismissed. */
+function tell(text) {
+  byId("notice").hidden = false;
+  setText(byId("notice-text"), text);
+}
+
 // --- what people do
+
+function show(name) {
+  view.view = name;
+  for (const one of VIEWS) byId(`view-${one}`).hidden = one !== name;
+  for (const button of byId("views").children) {
+    if (button.dataset.view === name) button.setAttribute("aria-current", "page");
+    else button.removeAttribute("aria-current");
+  }
+  rememberView();
+  render();
+}
 
 function toggleState(name) {
   if (!view.states.delete(name)) view.states.add(name);
@@ -247,45 +184,53 @@ function select(id) {
     table.focusRow(before);
   } else {
     detail.open(id);
-    follow(id).catch(() => {});
+    follow(id);
   }
   rememberView();
   render();
   if (id !== null && matchMedia("(max-width: 900px)").matches) detail.focus();
 }
 
-/** The filter and the open request go into the address, so that a reload keeps them. */
-function rememberView() {
-  const kept = new URLSearchParams();
-  if (detail.id !== null) kept.set("open", detail.id);
-  if (view.text) kept.set("filter", view.text);
-  if (view.states.size > 0) kept.set("states", [...view.states].join(","));
-  history.replaceState(null, "", `${location.pathname}${location.search}${kept.size > 0 ? `#${kept}` : ""}`);
+function follow(id) {
+  client.subscribe({ request_ids: [id], deltas: true }).catch(() => {}); // an id that no request can have
 }
 
-function recallView() {
-  const kept = new URLSearchParams(location.hash.slice(1));
-  view.text = byId("filter").value = kept.get("filter") ?? "";
-  view.states = new Set((kept.get("states") ?? "").split(",").filter((name) => Object.hasOwn(STATES, name)));
-  const open = kept.get("open") ?? (onlyIds.length === 1 ? onlyIds[0] : null);
-  if (open !== null) detail.open(open);
+function unfollow(id) {
+  if (asked.ids.includes(id)) client.subscribe({ request_ids: [id] }).catch(() => {});
+  else client.unsubscribe({ request_ids: [id] });
+}
+
+function rememberView() {
+  writeView({ ...view, open: detail.id });
 }
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target === byId("filter");
+  if (event.target.matches("input") && !typing) return;
+  const number = VIEWS[Number(event.key) - 1];
   if (event.key === "Escape") {
     if (typing && view.text) return;
     if (typing) byId("filter").blur();
     else if (detail.id !== null) select(null);
   } else if (typing) {
-    if (event.key === "ArrowDown") table.moveFocus(0);
+    if (event.key === "ArrowDown") table.moveFocus(1);
     else return;
-  } else if (event.key === "/") byId("filter").focus();
-  else if (event.key === "j") table.moveFocus(1);
-  else if (event.key === "k") table.moveFocus(-1);
-  else return;
+  } else if (number) show(number);
+  else if (view.view !== "requests") return;
+  else if (event.key === "/") byId("filter").focus();
+  else if (!moveByKey(event.key)) return;
   event.preventDefault();
+}
+
+const STEPS = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
+
+/** j and k always move by rows; arrows and the like where a row has the focus, for else they scroll. */
+function moveByKey(key) {
+  const step = { j: 1, k: -1 }[key] ?? (table.hasFocus ? STEPS[key] : undefined);
+  if (step === undefined) return false;
+  table.moveFocus(step);
+  return true;
 }
 
 byId("filter").addEventListener("input", (event) => {
@@ -293,12 +238,20 @@ byId("filter").addEventListener("input", (event) => {
   rememberView();
   scheduleRender();
 });
-byId("retry").addEventListener("click", () => connection.retryNow());
+byId("views").addEventListener("click", ({ target }) => {
+  const button = target.closest("button");
+  if (button) show(button.dataset.view);
+});
+byId("notice-close").addEventListener("click", () => (byId("notice").hidden = true));
 document.addEventListener("keydown", onKey);
 
-makeCounters();
-recallView();
+byId("filter").value = view.text;
+const open = view.open ?? (asked.ids.length === 1 ? asked.ids[0] : null);
+if (open !== null) {
+  detail.open(open);
+  follow(open);
+}
+show(view.view);
 setInterval(tick, TICK_EVERY_MS);
-setInterval(renderSummary, SUMMARY_EVERY_MS);
-connection.retryNow();
-render();
+setInterval(() => counters.renderSummary(requests.counts, requests.size), SUMMARY_EVERY_MS);
+client.connect();

@@ -39,24 +39,40 @@ export const fullTime = (milliseconds) => (Number.isFinite(milliseconds) ? full.
 export const count = (number) => number.toLocaleString();
 export const words = (name) => String(name).replaceAll("_", " ");
 
+/** Dollars with the digits that matter, or null where nobody knows. */
+export function cost(usd) {
+  if (usd === undefined || usd === null) return null;
+  if (usd === 0) return "$0";
+  return usd >= 1 ? `$${usd.toFixed(2)}` : `$${Number(usd.toPrecision(3)).toFixed(8).replace(/0+$/, "")}`;
+}
+
+/** A request's cost in a word: what it was, "unknown" where it ended without, nothing before. */
+export function costOf(entry) {
+  if (!entry.result) return "";
+  return cost(entry.result.cost_usd) ?? (entry.result.attempts.length > 0 ? "unknown" : "");
+}
+
 /** What there is to say of a request beside its state. `nowMs` is the bridge's clock. */
-export function note(event, nowMs) {
+export function note({ event, queue }, nowMs) {
   if (event.state === "retry_scheduled" && event.retry_at) {
     const left = Date.parse(event.retry_at) - nowMs;
     const when = left > 0 ? `Next attempt in ${duration(left)}` : "Next attempt is due";
     return event.reason ? `${when} (${words(event.reason)})` : when;
   }
-  if (event.state === "queued" && event.queue_position !== undefined) {
-    const ahead = event.queue_position === 0 ? "Next in line" : `${count(event.queue_position)} ahead`;
-    return event.estimated_wait_ms === undefined ? ahead : `${ahead}, about ${duration(event.estimated_wait_ms)}`;
+  if (event.state === "queued" && queue) {
+    const ahead = queue.about_position <= 0 ? "About next in line" : `About ${count(queue.about_position)} ahead`;
+    return queue.about_wait_ms === null ? `${ahead}; the lane stands still` : `${ahead}, about ${duration(queue.about_wait_ms)}`;
   }
   const why = [event.reason && words(event.reason), event.message].filter(Boolean);
   return why.join(": ");
 }
 
 /** Since it was submitted, or until it ended. */
-export function elapsedMs(event, nowMs) {
-  if (event.timings && event.timings.total_ms > 0) return event.timings.total_ms;
+export function elapsedMs({ event, result }, nowMs) {
+  if (!stateOf(event.state).live) {
+    const timings = result?.timings ?? event.timings;
+    if (timings?.total_ms > 0) return timings.total_ms;
+  }
   const end = stateOf(event.state).live ? nowMs : Date.parse(event.occurred_at);
   return Math.max(0, end - Date.parse(event.submitted_at));
 }

@@ -1,37 +1,24 @@
-// The table: one row per request, changed in place, texts only ever set as text.
+// The table of requests: only the rows that can be seen are in the document, however many there are.
 
-import { duration, elapsedMs, exactDuration, fullTime, note, stateOf, timeOfDay } from "./format.js";
+import { element, setBoth, setText } from "./dom.js";
+import { costOf, duration, elapsedMs, exactDuration, fullTime, note, stateOf, timeOfDay } from "./format.js";
 
+const ROWS_BEYOND = 6; // above and below what is seen, so that a quick scroll meets rows
 const FLASHES_AT_ONCE = 10; // beyond it nobody follows them, and each costs a repaint per frame
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function setBoth(node, text) {
-  setText(node, text);
-  if (node.title !== text) node.title = text;
-}
-
 class Row {
   #entry;
-  #event = null;
+  #revision = -1;
   #selected = null;
   #state = element("span", { class: "state" });
-  #button = element("button", { type: "button", class: "id" });
+  #button = element("button", { type: "button", class: "id", tabindex: "-1", "aria-controls": "detail" });
   #who = element("span", { class: "sub" });
   #provider = element("span", { class: "provider" });
   #model = element("span", { class: "sub" });
   #attempt = element("td", { role: "cell", class: "c-attempt" });
   #elapsed = element("td", { role: "cell", class: "c-elapsed" });
+  #cost = element("td", { role: "cell", class: "c-cost" });
   #note = element("td", { role: "cell", class: "c-note" });
   #submitted = element("td", { role: "cell", class: "c-submitted" });
 
@@ -46,6 +33,7 @@ class Row {
       element("td", { role: "cell", class: "c-provider" }, this.#provider, this.#model),
       this.#attempt,
       this.#elapsed,
+      this.#cost,
       this.#note,
       this.#submitted,
     );
@@ -54,51 +42,50 @@ class Row {
     this.#submitted.title = fullTime(entry.submittedMs);
   }
 
+  get isOf() {
+    return this.#entry;
+  }
+
+  get button() {
+    return this.#button;
+  }
+
   /** Paints what is new. Gives whether that is a change that happened while the page was watching. */
-  update(isSelected, nowMs) {
-    const { event } = this.#entry;
-    const isNew = event !== this.#event;
+  update({ index, isSelected, isActive, nowMs }) {
+    const { event, revision } = this.#entry;
+    const isNew = revision !== this.#revision;
     if (isNew) {
-      this.#event = event;
+      this.#revision = revision;
       this.#paint(event);
       this.tick(nowMs, true);
     }
+    this.node.setAttribute("aria-rowindex", String(index + 2));
+    this.#button.tabIndex = isActive ? 0 : -1;
     if (isSelected !== this.#selected) {
       this.#selected = isSelected;
       this.node.classList.toggle("selected", isSelected);
       this.#button.setAttribute("aria-expanded", String(isSelected));
-      this.#button.setAttribute("aria-controls", "detail");
     }
     return isNew && this.#entry.changedAt > 0;
   }
 
   /** What moves with time alone. */
   tick(nowMs, force = false) {
-    const event = this.#event;
-    const isLive = stateOf(event.state).live;
+    const isLive = stateOf(this.#entry.event.state).live;
     if (!isLive && !force) return;
-    const elapsed = elapsedMs(event, nowMs);
+    const elapsed = elapsedMs(this.#entry, nowMs);
     setText(this.#elapsed, isLive ? duration(elapsed) : exactDuration(elapsed));
-    setBoth(this.#note, note(event, nowMs));
-  }
-
-  focus() {
-    this.#button.focus();
-    this.node.scrollIntoView({ block: "nearest" });
-  }
-
-  get isFocused() {
-    return document.activeElement === this.#button;
+    setBoth(this.#note, note(this.#entry, nowMs));
   }
 
   #paint(event) {
-    const { label } = stateOf(event.state);
-    setText(this.#state, label);
+    setText(this.#state, stateOf(event.state).label);
     this.#state.dataset.state = event.state;
     setBoth(this.#who, [event.kind, event.user_id, event.correlation_id].filter(Boolean).join(" · "));
     setBoth(this.#provider, event.provider ?? "—");
     setBoth(this.#model, event.model ?? "");
     setText(this.#attempt, event.attempt > 0 ? String(event.attempt) : "—");
+    setText(this.#cost, costOf(this.#entry) || "—");
   }
 
   flash() {
@@ -106,38 +93,59 @@ class Row {
   }
 }
 
+/** Stands for the rows that are not in the document, so that the page is as long as with them. */
+function spacer() {
+  return element("tbody", { class: "spacer", role: "presentation", "aria-hidden": "true" }, element("tr", { role: "presentation" }, element("td", { role: "presentation" })));
+}
+
+function setHeight(body, pixels) {
+  body.rows[0].cells[0].style.height = `${pixels}px`;
+}
+
 export class RequestTable {
+  #table;
   #body;
   #onSelect;
+  #now;
   #rows = new Map();
-  #order = [];
+  #entries = [];
+  #selectedId = null;
+  #activeId = null;
+  #above = spacer();
+  #below = spacer();
 
-  constructor(body, { onSelect }) {
-    this.#body = body;
+  constructor(table, { onSelect, now }) {
+    this.#table = table;
+    this.#body = table.tBodies[0];
+    this.#body.before(this.#above);
+    this.#body.after(this.#below);
     this.#onSelect = onSelect;
+    this.#now = now;
+    let asked = false;
+    const repaint = () => {
+      if (asked) return;
+      asked = true;
+      requestAnimationFrame(() => {
+        asked = false;
+        this.#paint(now());
+      });
+    };
+    addEventListener("scroll", repaint, { passive: true });
+    addEventListener("resize", repaint, { passive: true });
+    this.#body.addEventListener("focusin", ({ target }) => {
+      const row = [...this.#rows.values()].find(({ button }) => button === target);
+      if (row) this.#activeId = row.isOf.id;
+    });
   }
 
-  /** Shows exactly these entries, in this order. Rows that stay are moved, not made anew. */
+  /** Shows these entries, in this order. What the reader looks at stays where it is. */
   render(entries, selectedId, nowMs) {
-    const wanted = new Set(entries.map((entry) => entry.id));
-    for (const [id, row] of this.#rows) {
-      if (wanted.has(id)) continue;
-      row.node.remove();
-      this.#rows.delete(id);
-    }
-    const changed = [];
-    let next = this.#body.firstChild;
-    for (const entry of entries) {
-      let row = this.#rows.get(entry.id);
-      if (!row) {
-        row = new Row(entry, this.#onSelect);
-        this.#rows.set(entry.id, row);
-      }
-      if (row.update(entry.id === selectedId, nowMs)) changed.push(row);
-      if (row.node === next) next = next.nextSibling;
-      else this.#body.insertBefore(row.node, next);
-    }
-    this.#order = entries.map((entry) => entry.id);
+    const anchor = this.#anchor();
+    this.#entries = entries;
+    this.#selectedId = selectedId;
+    this.#table.setAttribute("aria-rowcount", String(entries.length + 1));
+    const changed = this.#paint(nowMs);
+    if (anchor) this.#holdTo(anchor, nowMs);
     if (changed.length <= FLASHES_AT_ONCE && !reducedMotion.matches) changed.forEach((row) => row.flash());
   }
 
@@ -146,13 +154,80 @@ export class RequestTable {
   }
 
   focusRow(id) {
-    this.#rows.get(id)?.focus();
+    const index = this.#entries.findIndex((entry) => entry.id === id);
+    if (index >= 0) this.#focus(index);
+  }
+
+  get hasFocus() {
+    return this.#body.contains(document.activeElement);
   }
 
   /** Moves the focus by rows; from nowhere it goes to the first. */
   moveFocus(step) {
-    const at = this.#order.findIndex((id) => this.#rows.get(id)?.isFocused);
-    const to = at < 0 ? 0 : Math.min(this.#order.length - 1, Math.max(0, at + step));
-    this.focusRow(this.#order[to]);
+    if (this.#entries.length === 0) return;
+    const at = this.#entries.findIndex((entry) => entry.id === this.#activeId);
+    const from = at < 0 ? (step > 0 ? -1 : 0) : at;
+    this.#focus(Math.min(this.#entries.length - 1, Math.max(0, from + step)));
+  }
+
+  get #rowHeight() {
+    return parseFloat(getComputedStyle(this.#table).getPropertyValue("--row")) || 46;
+  }
+
+  #focus(index) {
+    this.#activeId = this.#entries[index].id;
+    const height = this.#rowHeight;
+    const top = this.#above.getBoundingClientRect().top + index * height;
+    const [ceiling, floor] = [130, innerHeight - 24];
+    if (top < ceiling) scrollBy(0, top - ceiling);
+    else if (top + height > floor) scrollBy(0, top + height - floor);
+    this.#paint(this.#now());
+    this.#rows.get(this.#activeId)?.button.focus({ preventScroll: true });
+  }
+
+  /** The first row in sight, once the reader has scrolled: new rows above it are not to push it away. */
+  #anchor() {
+    const top = this.#above.getBoundingClientRect().top;
+    const height = this.#rowHeight;
+    if (top > 0 || this.#entries.length === 0) return null;
+    const index = Math.min(this.#entries.length - 1, Math.ceil(-top / height));
+    return { entry: this.#entries[index], index, height };
+  }
+
+  #holdTo({ entry, index, height }, nowMs) {
+    const now = this.#entries.indexOf(entry);
+    if (now < 0 || now === index) return;
+    scrollBy(0, (now - index) * height);
+    this.#paint(nowMs);
+  }
+
+  #paint(nowMs) {
+    const height = this.#rowHeight;
+    const total = this.#entries.length;
+    const top = this.#above.getBoundingClientRect().top;
+    const first = Math.max(0, Math.min(total, Math.floor(-top / height)) - ROWS_BEYOND);
+    const last = Math.min(total, Math.max(first, Math.ceil((innerHeight - top) / height)) + ROWS_BEYOND);
+    const visible = this.#entries.slice(first, last);
+    const wanted = new Set(visible);
+    for (const [id, row] of this.#rows) {
+      if (wanted.has(row.isOf)) continue;
+      row.node.remove();
+      this.#rows.delete(id);
+    }
+    setHeight(this.#above, first * height);
+    setHeight(this.#below, (total - last) * height);
+    const isActiveHere = visible.some((entry) => entry.id === this.#activeId);
+    const changed = [];
+    let next = this.#body.firstChild;
+    visible.forEach((entry, at) => {
+      let row = this.#rows.get(entry.id);
+      if (!row) this.#rows.set(entry.id, (row = new Row(entry, this.#onSelect)));
+      const isActive = isActiveHere ? entry.id === this.#activeId : at === 0;
+      const isSelected = entry.id === this.#selectedId;
+      if (row.update({ index: first + at, isSelected, isActive, nowMs })) changed.push(row);
+      if (row.node === next) next = next.nextSibling;
+      else this.#body.insertBefore(row.node, next);
+    });
+    return changed;
   }
 }

@@ -1,0 +1,19 @@
+"""The soak of `make soak`, for some seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.soak import soak
+from connectors.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+async def test_churn_slow_readers_and_nonsense_cost_nobody_an_end(stack_settings: Settings, tmp_path: Path) -> None:
+    """Memory is flat, steady clients are told every end once, and the log has nothing to complain of."""
+    report = await soak(stack_settings, 10, tmp_path)
+    assert report.problems == []
+    assert report.requests > 0
+    assert report.connections > 0
+    assert report.fuzzed > 0

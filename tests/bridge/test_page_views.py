@@ -1,0 +1,278 @@
+"""The page's views of one request, lanes, dead letters and the connection, in a real Chromium."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from bridge_support import SUBMITTED_AT, Watched, delta, serving, status_event
+from page_support import counter, is_live, live_hub, row
+from playwright.async_api import expect
+from pydantic import SecretStr
+
+from schemas.attempt import Attempt, Problem, Usage
+from schemas.dead_letter import DeadLetter
+from schemas.lane_report import LaneReport
+from schemas.result import LLMResult, Timings
+from schemas.vocabulary import AttemptOutcome, BreakerState, FailureCategory, State
+from websocket_bridge.messages import DeadLetterEntry
+from websocket_bridge.tickets import Tickets
+
+pytestmark = pytest.mark.browser
+
+SECRET = "a secret of at least thirty-two bytes"  # noqa: S105 - of this test alone
+PIXELS = """() => {
+    window.pixels = (canvas) => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return Array.from({ length: data.length / 4 }, (_, at) => data.slice(4 * at, 4 * at + 4));
+    };
+}"""
+
+
+def attempt(number: int, start_seconds: float, seconds: float, **fields: Any) -> Attempt:
+    started_at = SUBMITTED_AT + timedelta(seconds=start_seconds)
+    defaults: dict[str, Any] = {"outcome": AttemptOutcome.ANSWERED, "cost_usd": 0.00198}
+    return Attempt(
+        request_id="req-1",
+        attempt=number,
+        provider="openai",
+        model="gpt-5",
+        started_at=started_at,
+        ended_at=started_at + timedelta(seconds=seconds),
+        duration_ms=seconds * 1000,
+        worker="w-1",
+        **(defaults | fields),
+    )
+
+
+def result(**fields: Any) -> LLMResult:
+    failed = attempt(
+        1,
+        1,
+        2,
+        outcome=AttemptOutcome.FAILED,
+        cost_usd=None,
+        problem=Problem(category=FailureCategory.OVERLOADED, message="busy", retryable=True),
+    )
+    defaults: dict[str, Any] = {
+        "request_id": "req-1",
+        "status": State.COMPLETED,
+        "state_version": 5,
+        "provider": "openai",
+        "model": "gpt-5",
+        "usage": Usage(input_tokens=812, output_tokens=96),
+        "cost_usd": 0.00198,
+        "attempts": [failed, attempt(2, 8, 2.5, time_to_first_token_ms=410)],
+        "timings": Timings(
+            queued_ms=400, waiting_ms=600, provider_ms=4500, delayed_ms=5000, overhead_ms=1000, total_ms=10_500
+        ),
+        "submitted_at": SUBMITTED_AT,
+        "finished_at": SUBMITTED_AT + timedelta(seconds=10.5),
+    }
+    return LLMResult(**(defaults | fields))
+
+
+async def test_the_timeline_of_a_request_tells_where_its_time_and_money_went(watched: Watched) -> None:
+    """Queued, waiting, each attempt with its outcome, the wait between, the end; a result before its status waits."""
+    hub, metrics = live_hub()
+    page = watched.page
+    async with serving(hub, metrics) as server:
+        await page.goto(f"{server.url}#open=req-1")
+        await is_live(page)
+        steps = page.locator("#timeline > li")
+        hub.on_status(status_event("req-1"))
+        await expect(steps).to_have_count(1)
+        hub.on_status(status_event("req-1", State.PROCESSING, 2, attempt=1, provider="openai"))
+        await expect(steps).to_have_count(2)
+        retry_at = datetime.now(UTC) + timedelta(minutes=2)
+        why = FailureCategory.OVERLOADED
+        hub.on_status(status_event("req-1", State.RETRY_SCHEDULED, 3, attempt=1, retry_at=retry_at, reason=why))
+        await expect(steps.last).to_contain_text("overloaded")
+        countdown = steps.last.locator(".step-detail")
+        await expect(countdown).to_contain_text("in 1 min")
+        first = await countdown.text_content() or ""
+        await expect(countdown).not_to_have_text(first)
+
+        hub.on_result(result())
+        hub.on_status(status_event("req-1", State.COMPLETED, 5, attempt=2, provider="openai", model="gpt-5"))
+        await expect(steps.locator(".label")).to_have_text(
+            [
+                "Queued",
+                "Waiting in the lane",
+                "Attempt 1: openai",
+                "Waiting for the next attempt",
+                "Attempt 2: openai",
+                "Completed",
+            ]
+        )
+        await expect(steps.nth(2)).to_contain_text("overloaded · cost unknown")
+        await expect(steps.nth(4)).to_contain_text("first token after 410 ms · $0.00198")
+        await expect(steps.locator(".took").nth(3)).to_have_text("5.0 s")
+        facts = page.locator("#facts")
+        await expect(facts).to_contain_text("Overhead1.0 s")
+        await expect(facts).to_contain_text("Provider's time4.5 s of 11 s")
+        await expect(row(page, "req-1").locator(".c-elapsed")).to_have_text("11 s")
+    assert watched.complaints == []
+
+
+async def test_a_cost_that_nobody_knows_is_called_unknown(watched: Watched) -> None:
+    """In the table and in the panel; a request without a call has none."""
+    hub, metrics = live_hub()
+    page = watched.page
+    for name, attempts in (("req-1", [attempt(1, 1, 2, cost_usd=None)]), ("refused", [])):
+        hub.on_status(status_event(name, State.COMPLETED, 5))
+        hub.on_result(result(request_id=name, cost_usd=None, attempts=attempts))
+    hub.on_status(status_event("paid", State.COMPLETED, 5))
+    hub.on_result(result(request_id="paid", cost_usd=1.5))
+    async with serving(hub, metrics) as server:
+        await page.goto(f"{server.url}#open=req-1")
+        await expect(row(page, "paid").locator(".c-cost")).to_have_text("$1.50")
+        await expect(page.locator("#facts")).to_contain_text("Costunknown")
+        await page.keyboard.press("Escape")
+        await expect(row(page, "req-1").locator(".c-cost")).to_have_text("unknown")
+        await expect(row(page, "refused").locator(".c-cost")).to_have_text("—")
+
+
+async def test_lanes_show_numbers_charts_and_a_line_when_a_breaker_changes(watched: Watched) -> None:
+    """A chart each for depth, rate and latency; the line is told wherever the reader is."""
+    hub, metrics = live_hub()
+    page = watched.page
+
+    def report(breaker: BreakerState, second: int, **fields: Any) -> None:
+        at = datetime.now(UTC) + timedelta(seconds=second)
+        hub.on_lane_report(
+            LaneReport(
+                provider="openai",
+                worker="w-1",
+                reported_at=at,
+                interval_ms=1000,
+                breaker=breaker,
+                concurrency=8,
+                **fields,
+            )
+        )
+
+    async with serving(hub, metrics) as server:
+        await page.goto(server.url)
+        await is_live(page)
+        report(BreakerState.CLOSED, 0, backlog=40, in_flight=8, answered=4, call_ms_p50=800, call_ms_p95=2000)
+        report(BreakerState.OPEN, 1, backlog=41, failed=3, breaker_reason=FailureCategory.OVERLOADED)
+        hub.flush()
+        await expect(page.locator("#notice")).to_contain_text("openai is not called, since")
+        await expect(page.locator("#notice")).to_contain_text("overloaded")
+        await expect(page.locator("#lanes-badge")).to_have_text("1 open")
+        await page.keyboard.press("2")
+        lane = page.get_by_role("region", name="Lane of openai")
+        await expect(lane.locator(".breaker")).to_have_text("Breaker open")
+        await expect(lane).to_contain_text("Depth41")
+        await expect(lane.locator("canvas")).to_have_count(3)
+        await page.evaluate(PIXELS)
+        # The line of what is in flight is blue: colours of the style sheet get into the chart.
+        blue = "([r, g, b, a]) => a > 200 && b > r + 80 && b > g + 80"
+        assert await lane.locator("canvas").first.evaluate(f"canvas => pixels(canvas).some({blue})")
+        report(BreakerState.CLOSED, 2, backlog=39)
+        hub.flush()
+        await expect(page.locator("#notice")).to_contain_text("openai is called again")
+        await page.get_by_role("button", name="Dismiss").click()
+        await expect(page.locator("#notice")).to_be_hidden()
+        await page.reload()
+        await expect(page.locator("#view-lanes")).to_be_visible()
+    assert watched.complaints == []
+
+
+async def test_dead_letters_are_listed_and_lead_to_their_request(watched: Watched) -> None:
+    """Newest first, by headers, each once, also over a reconnect."""
+    hub, metrics = live_hub()
+    page = watched.page
+
+    def letter(offset: int) -> DeadLetterEntry:
+        about = DeadLetter(
+            request_id=f"essay-{offset}",
+            category=FailureCategory.INVALID_REQUEST,
+            message="max_tokens is too large",
+            original_topic="llm.requests",
+            original_partition=1,
+            original_offset=offset,
+            size_bytes=2210,
+        )
+        return DeadLetterEntry(partition=2, offset=offset, at=SUBMITTED_AT + timedelta(seconds=offset), letter=about)
+
+    hub.on_dead_letter(letter(1))
+    async with serving(hub, metrics) as server:
+        port = server.port
+        await page.goto(f"{server.url}#view=letters")
+        letters = page.locator("#letters > li")
+        await expect(letters).to_have_count(1)
+        hub.on_dead_letter(letter(2))
+        hub.flush()
+        await expect(letters.locator(".id")).to_have_text(["essay-2", "essay-1"])
+    async with serving(hub, metrics, port=port):
+        await is_live(page)
+        await expect(letters).to_have_count(2)
+        await page.get_by_role("button", name="essay-2").click()
+        await expect(page.locator("#detail")).to_contain_text("essay-2")
+
+
+async def test_a_bridge_with_keys_gets_a_ticket_from_the_reader(watched: Watched) -> None:
+    """It is asked for in a field, never stands in the address, and shows what its scope may see."""
+    hub, metrics = live_hub(asks_for_tickets=True)
+    page = watched.page
+    hub.on_status(status_event("mine", tenant_id="press"))
+    hub.on_status(status_event("other", tenant_id="else"))
+    claims = {"scope": "tenant", "tenant_id": "press", "sub": "mira", "exp": datetime.now(UTC) + timedelta(minutes=5)}
+    async with serving(hub, metrics, tickets=Tickets(secret=SecretStr(SECRET))) as server:
+        await page.goto(server.url)
+        field = page.get_by_label("Paste a ticket")
+        await field.fill("no ticket")
+        await field.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("the ticket was refused")
+        await expect(field).to_be_visible()
+        await field.fill(jwt.encode(claims, SECRET, "HS256"))
+        await field.press("Enter")
+        await is_live(page)
+        await expect(row(page, "mine")).to_contain_text("Queued")
+        await expect(page.locator("#rows tr")).to_have_count(1)
+        await expect(field).to_be_hidden()
+        await page.keyboard.press("3")
+        await expect(page.get_by_text("shown to operators only")).to_be_visible()
+        assert "ey" not in page.url.removeprefix(server.url)
+
+
+async def test_what_a_new_bridge_does_not_know_is_not_shown_as_live(watched: Watched) -> None:
+    """After a gap a request that had not ended and is unknown now goes; what had ended stays."""
+    hub, metrics = live_hub()
+    page = watched.page
+    hub.on_status(status_event("gone"))
+    hub.on_status(status_event("ended", State.COMPLETED, 3))
+    async with serving(hub, metrics) as server:
+        port = server.port
+        await page.goto(server.url)
+        await expect(page.locator("#rows tr")).to_have_count(2)
+    fresh, metrics = live_hub()
+    async with serving(fresh, metrics, port=port):
+        await is_live(page)
+        await expect(page.locator("#rows tr")).to_have_count(1)
+        await expect(row(page, "ended")).to_contain_text("Completed")
+        await expect(counter(page, State.QUEUED)).to_have_text("0")
+
+
+async def test_an_answer_goes_on_where_the_network_came_back(watched: Watched) -> None:
+    """While there is none the page says since when what it shows is old; then it is live again with all of it."""
+    hub, metrics = live_hub()
+    page = watched.page
+    hub.on_status(status_event("req-1", State.PROCESSING, 2, attempt=1))
+    async with serving(hub, metrics) as server:
+        port = server.port
+        await page.goto(f"{server.url}#open=req-1")
+        hub.on_delta(delta("req-1", 0, "one "))
+        hub.flush()
+        await expect(page.locator("#stream-text")).to_have_text("one ")
+        await page.context.set_offline(True)
+    await expect(page.get_by_role("status")).to_have_text("Offline, reconnecting")
+    await expect(page.get_by_role("alert")).to_contain_text("What you see is as of")
+    hub.on_delta(delta("req-1", 1, "two"))
+    async with serving(hub, metrics, port=port):
+        await page.context.set_offline(False)
+        await is_live(page)
+        await expect(page.locator("#stream-text")).to_have_text("one two")
+        await expect(page.get_by_role("alert")).to_be_hidden()
