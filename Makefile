@@ -21,6 +21,9 @@ LLAMA_SETTINGS := build.targets=llama install.targets=install/local cmake.build-
 	LLAMA_BUILD_TOOLS=OFF LLAMA_BUILD_TESTS=OFF LLAMA_BUILD_EXAMPLES=OFF LLAMA_BUILD_SERVER=OFF LLAMA_BUILD_APP=OFF \
 	GGML_NATIVE=OFF GGML_LLAMAFILE=OFF GGML_OPENMP=OFF GGML_CPU_REPACK=OFF)
 LLAMA_EXTRA := --extra llama-cpp $(addprefix --config-settings-package llama-cpp-python:, $(LLAMA_SETTINGS))
+# Most tests wait for Kafka, Redis or a browser, so files run beside each other; each process has a stack of its own.
+TEST_PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 # Without a compiler the tests of llama.cpp are skipped; on CI there has to be one.
 COMPILER := $(or $(CI), $(shell command -v c++ 2>/dev/null))
 
@@ -51,7 +54,7 @@ test: install-test ## everything: format, lint, types, layers, schemas, and all 
 	@$(RUN)ruff format --check --quiet .
 	@$(RUN)ruff check --quiet .
 	@$(RUN)mypy --no-error-summary
-	@$(RUN)pytest $(TEST_ARGS)
+	@$(RUN)pytest $(TEST_PROCESSES) $(TEST_ARGS)
 
 unit: install-test ## the tests that need neither Kafka nor a browser
 	@$(RUN)pytest -m "not integration and not browser and not chaos" $(TEST_ARGS)

@@ -55,7 +55,7 @@ class MemoryRequest:
         """What is left of a request whose end is in Kafka."""
         version = max(ended.version, known.standing.version if known else 0)
         request = cls(standing=Standing(ended.state, version))
-        is_same_end = known is not None and known.state.is_terminal and known.standing.version == ended.version
+        is_same_end = known is not None and known.standing == Standing(ended.state, ended.version)
         if known is not None:
             request.fence = known.fence
             request.origin, request.attempt, request.redrives = known.origin, known.attempt, known.redrives

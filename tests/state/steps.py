@@ -8,6 +8,7 @@ from connectors.state.base import (
     Arrival,
     Claim,
     Claimed,
+    FoundTask,
     Known,
     Lease,
     Limits,
@@ -78,6 +79,28 @@ async def claimed(
     answer = await claim(world, request_id, version=version, attempt=attempt, owner=owner, token=token)
     assert isinstance(answer, Claimed)
     return answer
+
+
+def found(
+    world: World,
+    *,
+    version: int = 1,
+    attempt: int = 1,
+    state: State = State.QUEUED,
+    size_bytes: int = SIZE_BYTES,
+    deadline_in_ms: int = HOUR_MS,
+    redrives: int = 0,
+) -> FoundTask:
+    """A task of `r1` as Kafka has it."""
+    deadline_ms = world.now_ms() + deadline_in_ms
+    return FoundTask(
+        request_id="r1",
+        state=state,
+        task=TaskRef(version=version, attempt=attempt, size_bytes=size_bytes, deadline_ms=deadline_ms),
+        summary=b"found in %d" % version,
+        origin=arrival(world).origin,
+        redrives=redrives,
+    )
 
 
 async def reschedule(

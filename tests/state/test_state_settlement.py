@@ -182,6 +182,15 @@ async def test_an_end_of_this_life_stands_whatever_version_the_store_has_come_to
     assert await world.store.outstanding() == (0, 0)
 
 
+async def test_another_end_in_kafka_of_the_same_version_goes_before_the_one_that_is_kept(world: World) -> None:
+    """Two workers ended it, one while the store was away. The lease of the other causes nothing more."""
+    lease = await lease_of(world)
+    assert await world.store.settle(lease, State.COMPLETED, b"x") is None
+    await world.store.confirm([Ended("r1", State.FAILED, 3)])
+    for end in (State.COMPLETED, State.FAILED):
+        assert await world.store.settle(lease, end, b"x") == Settled(State.FAILED, 3, None)
+
+
 async def test_thousands_are_confirmed_in_one_step(world: World) -> None:
     """Over all shards, however many."""
     ids = [f"r{number}" for number in range(1500)]

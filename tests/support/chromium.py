@@ -3,8 +3,10 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
+import filelock
 import pytest
 
 PATH_VARIABLE = "CHROMIUM_PATH"
@@ -45,6 +47,12 @@ def _installed() -> Path | None:
     """By Debian's package, where we are root. None where that does not work."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return None
+    # Tests run in several processes, and apt in one at a time.
+    with filelock.FileLock(Path(tempfile.gettempdir()) / "sluice-chromium.lock", timeout=2 * INSTALL_TIMEOUT_SECONDS):
+        return find_chromium() or _install()
+
+
+def _install() -> Path | None:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (
         ["apt-get", "update", "-qq"],

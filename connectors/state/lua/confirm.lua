@@ -22,7 +22,7 @@ for position = 3, #KEYS do
     -- One that this store did not know, or took for alive, ended while it was away.
     local kept = {'state', end_state, 'version', math.max(version, end_version)}
     local fence = known[3]
-    if not TERMINAL[state] or version < end_version then
+    if state ~= end_state or version < end_version then
       -- Ended by another than the last that claimed here: its record and its lease cause nothing more.
       fence = (fence or 0) + 1
     end
