@@ -162,4 +162,4 @@ class RecordWriter:
 
 
 def _epoch_ms(moment: datetime) -> bytes:
-    return str(int(moment.timestamp() * 1000)).encode()
+    return str(round(moment.timestamp() * 1000)).encode()

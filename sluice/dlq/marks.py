@@ -34,7 +34,7 @@ class Marks:
     def add(self, mark: DeadLetterMark) -> None:
         page, place = divmod(mark.offset, _PAGE_OFFSETS)
         code = _ACTIONS.index(mark.action) if mark.action in _ACTIONS else 0
-        milliseconds = max(1, int(mark.at.timestamp() * 1000))
+        milliseconds = max(1, round(mark.at.timestamp() * 1000))
         values = self._pages.setdefault((mark.partition, page), array("Q", bytes(8 * _PAGE_OFFSETS)))
         values[place] = milliseconds * _ACTION_CODES + code
 

@@ -35,7 +35,12 @@ class Outage:
         return step
 
     def claims(self) -> OutageClaims:
-        return OutageClaims(cast("StateStore", self), provider="simulated", clock=lambda: self.seconds)
+        return OutageClaims(
+            cast("StateStore", self),
+            provider="simulated",
+            clock=lambda: self.seconds,
+            wall=lambda: self._world.clock.timestamp(),
+        )
 
 
 async def away(outage: Outage, claims: OutageClaims) -> None:
