@@ -34,12 +34,15 @@ class Outage:
 
         return step
 
+    def _wall(self) -> float:
+        return self._world.clock.timestamp()
+
     def claims(self) -> OutageClaims:
         return OutageClaims(
             cast("StateStore", self),
             provider="simulated",
             clock=lambda: self.seconds,
-            wall=lambda: self._world.clock.timestamp(),
+            wall=self._wall,
         )
 
 
