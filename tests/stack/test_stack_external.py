@@ -68,7 +68,10 @@ REDIS_PROBES = [probes.redis_ping, own_probes.ask_redis]
 
 
 @pytest.mark.parametrize("probe", KAFKA_PROBES)
-@pytest.mark.parametrize("address", [f"{LOOPBACK}:{choose(1)[0]}", "not an address", "host.invalid:9092", "host:port"])
+@pytest.mark.parametrize(
+    "address",
+    [pytest.param(f"{LOOPBACK}:{choose(1)[0]}", id="closed port"), "not an address", "host.invalid:9092", "host:port"],
+)
 def test_a_kafka_that_is_not_there_is_not_ready(probe: Probe, address: str) -> None:
     """A closed port, an unknown host and a malformed address are told as a reason, not as a traceback."""
     with pytest.raises(NotReady):
@@ -76,7 +79,10 @@ def test_a_kafka_that_is_not_there_is_not_ready(probe: Probe, address: str) -> N
 
 
 @pytest.mark.parametrize("probe", REDIS_PROBES)
-@pytest.mark.parametrize("address", [f"redis://{LOOPBACK}:{choose(1)[0]}", "not a url", "redis://host:port"])
+@pytest.mark.parametrize(
+    "address",
+    [pytest.param(f"redis://{LOOPBACK}:{choose(1)[0]}", id="closed port"), "not a url", "redis://host:port"],
+)
 def test_a_redis_that_is_not_there_is_not_ready(probe: Probe, address: str) -> None:
     """A closed port and a malformed URL are both told as a reason, not as a traceback."""
     with pytest.raises(NotReady):
