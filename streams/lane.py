@@ -217,7 +217,7 @@ class Lane:
 
     def _end_without_call(self, turn: _Turn) -> _End | None:
         task, claim, earlier = turn.task, turn.claim, turn.earlier
-        if claim.cancelled:
+        if claim.cancelled or self._is_called_off(turn.held.request):
             called_off = problem(FailureCategory.CANCELLED, "cancelled before the provider was called")
             return _End(state=State.CANCELLED, attempts=earlier, problem=called_off)
         if self._context.now() >= task.deadline_at:

@@ -1,5 +1,6 @@
 """Fetching Kafka: once, whole or not at all."""
 
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +21,9 @@ mkdir -p "$target" && echo jar > "$target/kafka_2.13.jar"
 
 def maven(tmp_path: Path, script: str) -> Path:
     path = tmp_path / "mvn"
-    path.write_text(f"#!/bin/sh\n{script}")
-    path.chmod(0o755)
+    # Written by another process: one that we fork meanwhile would hold it open for writing, and nobody could run it.
+    command = ["/bin/sh", "-c", 'cat > "$0" && chmod 755 "$0"', str(path)]
+    subprocess.run(command, input=f"#!/bin/sh\n{script}".encode(), check=True)
     return path
 
 
