@@ -99,7 +99,7 @@ class Lane:
         chance: Callable[[], float] = random.random,
         is_called_off: Callable[[LLMRequest], bool] = lambda _: False,
     ) -> None:
-        """`is_called_off` tells what this process has heard of cancellations, for when the shared state is away."""
+        """`is_called_off` tells what this process has heard of cancellations, before the shared state does."""
         self._context = context
         self._name = name
         self._entry = entry
@@ -142,6 +142,10 @@ class Lane:
         """One claim and what follows from it."""
         request_id = task.request.request_id
         token = uuid4().hex
+        # As it was submitted, by its record where it does not say so: a cancellation from before does not concern it.
+        request = task.request.model_copy(update={"submitted_at": task.submitted_at})
+        # Nor does one of a life before: what is redriven was asked for anew.
+        is_called_off = task.redrive_count == 0 and self._is_called_off(request)
         ref = TaskRef(
             version=task.state_version,
             attempt=task.attempt,
@@ -149,7 +153,7 @@ class Lane:
             deadline_ms=int(task.deadline_at.timestamp() * 1000),
             is_doubtful=task.is_repeat or not delivery.is_surely_new,
             may_be_called_in_doubt=task.request.duplicate_policy is not DuplicatePolicy.FAIL,
-            is_called_off=self._is_called_off(task.request),
+            is_called_off=is_called_off,
         )
         claim = await patiently(
             "claim",
@@ -169,8 +173,8 @@ class Lane:
                 metrics.duplicates_ignored.labels("lane").inc()
                 await self._publish_end(task, claim)
                 return None
-        # As it was submitted, by its record where it does not say so: a cancellation from before does not concern it.
-        request = task.request.model_copy(update={"submitted_at": task.submitted_at})
+        if is_called_off:
+            claim = replace(claim, cancelled=True)
         async with self._leases.hold(claim.lease, request) as held:
             decided = await self._work(task, claim, held, permit, cut_off)
         match decided:
@@ -217,7 +221,7 @@ class Lane:
 
     def _end_without_call(self, turn: _Turn) -> _End | None:
         task, claim, earlier = turn.task, turn.claim, turn.earlier
-        if claim.cancelled or self._is_called_off(turn.held.request):
+        if claim.cancelled:
             called_off = problem(FailureCategory.CANCELLED, "cancelled before the provider was called")
             return _End(state=State.CANCELLED, attempts=earlier, problem=called_off)
         if self._context.now() >= task.deadline_at:

@@ -396,6 +396,5 @@ export class SluiceClient {
 }
 
 const endOfSnapshot = (_answer, push) => push.type === "snapshot" && push.last;
-const endOfResume = (answer, push) =>
-  answer.recovered ? push.type === "position" : endOfSnapshot(answer, push);
+const endOfResume = (answer, push) => answer.recovered ? push.type === "position" : endOfSnapshot(answer, push);
 
