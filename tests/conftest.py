@@ -19,6 +19,12 @@ settings.register_profile("sluice", deadline=None, suppress_health_check=[Health
 settings.load_profile("sluice")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: the last one to begin is what everybody waits for, where files run beside each other."""
+    longest_first = ("chaos", "integration", "browser")
+    items.sort(key=lambda item: next((n for n, mark in enumerate(longest_first) if item.get_closest_marker(mark)), 9))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _tracing() -> None:
     configure_tracing("tests")
