@@ -12,7 +12,6 @@ What is replaced, and why (paths in faust-streaming 0.15.3):
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -36,8 +35,8 @@ FETCH_MAX_WAIT_MS = 100
 
 
 COORDINATOR_CHECK_SECONDS = 1.0
-CLOCKS_DIFFER_SECONDS = 5.0
-"""By how much the clocks of two hosts may differ: the writer's, and ours."""
+ENDS_SECONDS = 2.0
+"""How long a rebalance waits to be told where its partitions end."""
 HELD_POLL_SECONDS = 0.1
 """How long a fetch may last while a topic is held: it does not see that there is room again."""
 
@@ -92,7 +91,8 @@ class SafeConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.ledger: OffsetLedger[TP] = OffsetLedger()
         self.read_ahead = ReadAhead()
-        self.owned_since: dict[TP, float] = {}
+        self.first_new: Mapping[TP, int] = {}
+        """Of each partition, the end of it when this process got it. By offsets: clocks may be wrong."""
         self.has_joined = False
         super().__init__(*args, **kwargs)
 
@@ -150,9 +150,18 @@ class SafeConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.ledger.forget(assigned)
         self.read_ahead.forget({tp.topic for tp in assigned})
-        self.owned_since = dict.fromkeys(assigned, time.time())
+        self.first_new = await self._ends(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
         self.has_joined = True
+
+    async def _ends(self, partitions: set[TP]) -> Mapping[TP, int]:
+        """Where each partition ends now. Empty where Kafka does not say so in time."""
+        try:
+            async with asyncio.timeout(ENDS_SECONDS):
+                return await self.highwaters(*partitions)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("ends_not_known", error=repr(error), partitions=len(partitions))
+            return {}
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Left out: the ledger needs no gaps, and Faust's list of them grows by each transaction marker."""
@@ -282,8 +291,8 @@ def taken(app: AppT, message: Message) -> None:
 
 def is_surely_new(app: AppT, message: Message) -> bool:
     """Whether the record was written after this process got its partition, so that nobody else has had it."""
-    since = cast("SafeConsumer", app.consumer).owned_since.get(message.tp)
-    return since is not None and message.timestamp > since + CLOCKS_DIFFER_SECONDS
+    first_new = cast("SafeConsumer", app.consumer).first_new.get(message.tp)
+    return first_new is not None and message.offset >= first_new
 
 
 def backlog(app: AppT) -> int:

@@ -1,6 +1,7 @@
 """The Faust application on a real Kafka: secured like every other client, and committing only what is done."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,8 +10,10 @@ import faust
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaTimeoutError
 
 from connectors.kafka.client import client_options
+from connectors.kafka.faust_transport import SafeConsumer
 from connectors.settings import Settings, WorkerSettings
 from streams.context import Delivery
 from streams.faust_app import build_app
@@ -134,3 +137,48 @@ async def test_what_was_in_flight_is_delivered_again_to_the_next_process(stack_s
         while len(second) < 2:
             await asyncio.sleep(0.02)
     assert sorted(second) == [1, 2]
+
+
+async def test_what_was_there_before_the_partition_came_is_never_surely_new(
+    stack_settings: Settings, prefix: str
+) -> None:
+    """Another worker may have had it, whatever its timestamp says of the clock that wrote it."""
+    options = client_options(stack_settings)
+    topic = f"{prefix}new"
+    await make_topic(options, topic, [b"before"])
+    in_half_an_hour = int((time.time() + 1_800) * 1000)
+    an_hour_ago = int((time.time() - 3_600) * 1000)
+    seen: dict[bytes, bool] = {}
+
+    async def handle(delivery: Delivery) -> None:
+        seen[delivery.value] = delivery.is_surely_new
+
+    async with AIOKafkaProducer(**options) as producer:
+        await producer.send_and_wait(topic, b"before, from the future", key=b"k", timestamp_ms=in_half_an_hour)
+        async with running(options, topic, handle):
+            await producer.send_and_wait(topic, b"after, from the past", key=b"k", timestamp_ms=an_hour_ago)
+            while len(seen) < 3:
+                await asyncio.sleep(0.02)
+    assert seen == {b"before": False, b"before, from the future": False, b"after, from the past": True}
+
+
+async def test_without_an_answer_about_the_ends_nothing_is_surely_new(
+    stack_settings: Settings, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = client_options(stack_settings)
+    topic = f"{prefix}unknown"
+    await make_topic(options, topic, [])
+    seen: list[bool] = []
+
+    async def handle(delivery: Delivery) -> None:
+        seen.append(delivery.is_surely_new)
+
+    async def refuse(*_: object) -> dict[object, int]:
+        raise KafkaTimeoutError
+
+    monkeypatch.setattr(SafeConsumer, "highwaters", refuse)
+    async with running(options, topic, handle), AIOKafkaProducer(**options) as producer:
+        await producer.send_and_wait(topic, b"after", key=b"k")
+        while not seen:
+            await asyncio.sleep(0.02)
+    assert seen == [False]
