@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from schemas.codec import Codec, CodecError
+from schemas.dead_letter import DeadLetterMark
 from schemas.dead_letter_headers import read_dead_letter
 from schemas.delta import Delta
 from schemas.lane_report import LaneReport
@@ -38,6 +39,9 @@ LANE_REPLAY_SECONDS = 60
 DEAD_LETTER_REPLAY_SECONDS = 24 * 3600
 DEAD_LETTERS_PER_PARTITION = 100
 """No more than so many are read back: each comes with its value, of up to 4 MiB."""
+MARK_REPLAY_SECONDS = DEAD_LETTER_REPLAY_SECONDS + 3600
+"""A mark comes after its letter, by clocks that may differ by so much."""
+MARKS_PER_PARTITION = 10_000
 WATCH_INTERVAL_SECONDS = 2
 WATCH_TIMEOUT_SECONDS = 5
 BEHIND_SECONDS = 5
@@ -88,7 +92,13 @@ class Feed:
             topics.results: replay_seconds,
             topics.lane_reports: min(replay_seconds, LANE_REPLAY_SECONDS),
             topics.dead_letters: DEAD_LETTER_REPLAY_SECONDS,
+            topics.dead_letter_marks: MARK_REPLAY_SECONDS,
         }
+        self._most_replayed = {
+            topics.dead_letters: DEAD_LETTERS_PER_PARTITION,
+            topics.dead_letter_marks: MARKS_PER_PARTITION,
+        }
+        """Records of a partition; of the others as many as there are."""
         self._wanted = asyncio.Event()
         hub.on_waiting = self._wanted.set
         self._progress: Progress[TopicPartition] = Progress({})
@@ -174,8 +184,8 @@ class Feed:
         by_time = await consumer.offsets_for_times(since)
         starts = {part: found.offset if (found := by_time[part]) else ends[part] for part in partitions}
         for part in partitions:
-            if part.topic == self._topics.dead_letters:
-                starts[part] = max(starts[part], ends[part] - DEAD_LETTERS_PER_PARTITION)
+            if part.topic in self._most_replayed:
+                starts[part] = max(starts[part], ends[part] - self._most_replayed[part.topic])
         positions = starts | {part: at for part, at in self._progress.positions.items() if part in partitions}
         for part, begin in (await consumer.beginning_offsets(list(partitions))).items():
             if begin > positions[part]:  # retention has overtaken us: what is between is lost for the live view
@@ -230,9 +240,11 @@ class Feed:
             return hub.on_result(await self._codec.decode(LLMResult, value), spot)
         if record.topic == topics.lane_reports:
             return hub.on_lane_report(await self._codec.decode(LaneReport, value))
+        if record.topic == topics.dead_letter_marks:
+            return hub.on_dead_letter_mark(await self._codec.decode(DeadLetterMark, value))
         headers = [(name, content or b"") for name, content in record.headers]
         letter = read_dead_letter(headers, size_bytes=len(value))
-        at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        at = _time_of(record)
         hub.on_dead_letter(DeadLetterEntry(partition=record.partition, offset=record.offset, at=at, letter=letter))
         return True
 
@@ -288,6 +300,14 @@ class Feed:
             return FeedState.AWAY
         is_behind = self._progress.lag_seconds(now_seconds=self._now_seconds()) > BEHIND_SECONDS
         return FeedState.CATCHING_UP if is_behind or not self.has_caught_up else FeedState.LIVE
+
+
+def _time_of(record: ConsumerRecord) -> datetime:
+    """When it was written; 1970 where the number that a producer gave is no time."""
+    try:
+        return datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(0, UTC)
 
 
 def _backoff_seconds(failures: int) -> float:

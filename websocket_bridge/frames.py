@@ -16,7 +16,16 @@ from schemas.status import StatusEvent
 from schemas.vocabulary import State
 from websocket_bridge.closing import Close
 from websocket_bridge.commands import CommandError, CommandId
-from websocket_bridge.messages import SUBPROTOCOL, AttemptSummary, FeedState, Limits, ResultSummary, ViewerInfo
+from websocket_bridge.messages import (
+    SUBPROTOCOL,
+    AttemptSummary,
+    DeadLetterEntry,
+    FeedState,
+    Limits,
+    Mark,
+    ResultSummary,
+    ViewerInfo,
+)
 from websocket_bridge.subjects import Identity
 
 STATUSES_PER_SNAPSHOT_FRAME = 200
@@ -258,6 +267,17 @@ def hello(now: datetime, feed: FeedState, viewer: ViewerInfo | None, limits: Lim
 def feed_notice(feed: FeedState) -> Notice:
     """The bridge gained or lost its view of Kafka."""
     return Notice(_json({"type": "feed", "feed": feed}), key="feed")
+
+
+def dead_letter_notice(entry: DeadLetterEntry) -> Notice:
+    """A record came into the dead-letter topic."""
+    return Notice(b'{"type":"dead_letter","dead_letter":' + entry.model_dump_json(exclude_none=True).encode() + b"}")
+
+
+def mark_notice(partition: int, offset: int, mark: Mark) -> Notice:
+    """What was done with the dead letter in this place."""
+    done = mark.model_dump(mode="json", exclude_none=True)
+    return Notice(_json({"type": "dead_letter_mark", "partition": partition, "offset": offset, "mark": done}))
 
 
 def position_notice(token: str) -> Notice:

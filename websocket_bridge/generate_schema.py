@@ -15,6 +15,7 @@ from websocket_bridge.commands import Authenticate, Ping, Refresh, Resume, Subsc
 from websocket_bridge.messages import (
     SUBPROTOCOL,
     Authenticated,
+    DeadLetterMarkPush,
     DeadLetterPush,
     DeltaPush,
     Error,
@@ -49,6 +50,7 @@ PUSHES: tuple[type[BaseModel], ...] = (
     QueuePush,
     LanePush,
     DeadLetterPush,
+    DeadLetterMarkPush,
     Position,
 )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
+from schemas.dead_letter import DeadLetterMark
 from schemas.delta import Delta
 from schemas.lane_report import LaneReport
 from schemas.result import LLMResult
@@ -23,8 +24,10 @@ from websocket_bridge.frames import (
     Outgoing,
     Push,
     Status,
+    dead_letter_notice,
     feed_notice,
     hello,
+    mark_notice,
     position_notice,
 )
 from websocket_bridge.lanes import PUSH_END, PUSH_START, encoded
@@ -186,9 +189,14 @@ class Hub:
 
     def on_dead_letter(self, entry: DeadLetterEntry) -> None:
         """Tells operators of a dead letter."""
-        self.memory.on_dead_letter(entry)
-        data = b'{"type":"dead_letter","dead_letter":' + entry.model_dump_json(exclude_none=True).encode() + b"}"
-        self._notify(DEAD_LETTERS, Notice(data))
+        self._notify(DEAD_LETTERS, dead_letter_notice(self.memory.on_dead_letter(entry)))
+
+    def on_dead_letter_mark(self, record: DeadLetterMark) -> bool:
+        """Tells operators that a dead letter was redriven or purged. False for what was known."""
+        mark = self.memory.on_dead_letter_mark(record)
+        if mark is not None:
+            self._notify(DEAD_LETTERS, mark_notice(record.partition, record.offset, mark))
+        return mark is not None
 
     def on_feed(self, feed: FeedState) -> None:
         """Tells everybody that the bridge's own view of Kafka changed."""

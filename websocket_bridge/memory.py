@@ -1,22 +1,21 @@
 """What the bridge remembers, to show it to those who come: all of it bounded, none of it about clients. Pure."""
 
 import json
-from collections import deque
 
+from schemas.dead_letter import DeadLetterMark
 from schemas.delta import Delta
 from schemas.lane_report import LaneReport
 from schemas.result import LLMResult
 from schemas.status import StatusEvent
 from websocket_bridge.board import Board
+from websocket_bridge.dead_letters import DeadLetters
 from websocket_bridge.frames import DeltaRun, Status, Summary, Void
 from websocket_bridge.lanes import Lanes
-from websocket_bridge.messages import DeadLetterEntry, Lane
+from websocket_bridge.messages import DeadLetterEntry, Lane, Mark
 from websocket_bridge.queue_places import QueuePlace, QueuePlaces
 from websocket_bridge.recent import Recent
 from websocket_bridge.subjects import Identity
 from websocket_bridge.transcripts import Transcripts
-
-DEAD_LETTERS_REMEMBERED = 1_000
 
 
 class Memory:
@@ -28,7 +27,7 @@ class Memory:
         self.recent = Recent(replay_bytes)
         self.lanes = Lanes()
         self.queue = QueuePlaces(requests)
-        self._dead_letters: deque[DeadLetterEntry] = deque(maxlen=DEAD_LETTERS_REMEMBERED)
+        self.dead_letters = DeadLetters()
 
     def on_status(self, event: StatusEvent) -> tuple[Status, Void | None] | None:
         """The status, and what it voids."""
@@ -56,13 +55,11 @@ class Memory:
     def on_lane_report(self, report: LaneReport, *, now: float) -> Lane | None:
         return self.lanes.apply(report, now=now)
 
-    def on_dead_letter(self, entry: DeadLetterEntry) -> None:
-        self._dead_letters.append(entry)
+    def on_dead_letter(self, entry: DeadLetterEntry) -> DeadLetterEntry:
+        return self.dead_letters.add(entry)
 
-    def dead_letters(self, limit: int | None) -> list[DeadLetterEntry]:
-        """Newest first."""
-        newest_first = list(reversed(self._dead_letters))
-        return newest_first if limit is None else newest_first[:limit]
+    def on_dead_letter_mark(self, mark: DeadLetterMark) -> Mark | None:
+        return self.dead_letters.mark(mark)
 
 
 def queue_json(place: QueuePlace) -> bytes:

@@ -14,7 +14,7 @@ from schemas.base import Identifier, Milliseconds, ProviderName, Version
 from schemas.dead_letter import DeadLetter
 from schemas.result import Timings
 from schemas.status import StatusEvent
-from schemas.vocabulary import AttemptOutcome, BreakerState, FailureCategory, State
+from schemas.vocabulary import AttemptOutcome, BreakerState, DeadLetterAction, FailureCategory, State
 from websocket_bridge.commands import CommandId, ErrorCode
 
 SUBPROTOCOL = "sluice.v1"
@@ -267,13 +267,22 @@ class LanePush(Message):
     lane: Lane
 
 
+class Mark(Message):
+    """What was done with a dead letter: when, and by whom."""
+
+    action: DeadLetterAction
+    at: datetime
+    by: str | None = None
+
+
 class DeadLetterEntry(Message):
-    """A record of the dead-letter topic, by its headers. Its value is never sent."""
+    """A record of the dead-letter topic, by its headers. Its value is never sent. Without `mark` it is open."""
 
     partition: int
     offset: int
     at: datetime
     letter: DeadLetter
+    mark: Mark | None = None
 
 
 class DeadLetterPush(Message):
@@ -281,6 +290,15 @@ class DeadLetterPush(Message):
 
     type: Literal["dead_letter"]
     dead_letter: DeadLetterEntry
+
+
+class DeadLetterMarkPush(Message):
+    """The dead letter in this place was redriven, or purged."""
+
+    type: Literal["dead_letter_mark"]
+    partition: int
+    offset: int
+    mark: Mark
 
 
 class Snapshot(Message):
@@ -319,6 +337,7 @@ Push = Annotated[
     | QueuePush
     | LanePush
     | DeadLetterPush
+    | DeadLetterMarkPush
     | Position,
     Field(discriminator="type"),
 ]

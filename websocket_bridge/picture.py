@@ -28,7 +28,7 @@ class Picture:
         if subscription.lanes:
             self._lanes = [encoded(lane) for lane in self._memory.lanes.all.values()]
         elif subscription.dead_letters:
-            entries = self._memory.dead_letters(subscription.limit)
+            entries = self._memory.dead_letters.newest_first(subscription.limit)
             self._dead_letters = [entry.model_dump_json(exclude_none=True).encode() for entry in entries]
         elif subscription.request_ids:
             for request_id in dict.fromkeys(subscription.request_ids):

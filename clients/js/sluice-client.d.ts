@@ -48,8 +48,12 @@ export interface Lane {
   about_wait_ms?: number; shared_state_away: boolean; reported_at: string;
 }
 
+/** What was done with a dead letter. */
+export interface Mark { action: "redriven" | "purged" | "unknown"; at: string; by?: string }
+
+/** Without `mark` it is open. */
 export interface DeadLetterEntry {
-  partition: number; offset: number; at: string;
+  partition: number; offset: number; at: string; mark?: Mark;
   letter: { request_id?: string; tenant_id?: string; category: string; message: string; [field: string]: unknown };
 }
 
@@ -67,6 +71,7 @@ export type QueuePush = FromSnapshot & {
 };
 export type LanePush = FromSnapshot & { type: "lane"; lane: Lane };
 export type DeadLetterPush = FromSnapshot & { type: "dead_letter"; dead_letter: DeadLetterEntry };
+export type DeadLetterMarkPush = { type: "dead_letter_mark"; partition: number; offset: number; mark: Mark };
 /** The bridge does not know this request, or it may not be seen. */
 export type UnknownPush = { type: "unknown"; request_id: string; snapshot: true };
 export type Feed = "starting" | "catching_up" | "live" | "away";
@@ -84,7 +89,7 @@ export type HelloPush = { type: "hello"; time: string; feed: Feed; viewer: Viewe
 export type ViewerPush = { type: "viewer"; viewer: Viewer };
 
 export type Push =
-  | StatusPush | ResultPush | DeltaPush | TextPush | VoidPush | QueuePush | LanePush | DeadLetterPush | UnknownPush
+  | StatusPush | ResultPush | DeltaPush | TextPush | VoidPush | QueuePush | LanePush | DeadLetterPush | DeadLetterMarkPush | UnknownPush
   | FeedPush | GapPush | ReplacedPush | RefusedPush | StatePush | HelloPush | ViewerPush;
 
 export interface ConnectionState {

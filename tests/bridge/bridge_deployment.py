@@ -42,7 +42,8 @@ class Deployment:
     @property
     def names(self) -> list[str]:
         topics = self.topics
-        return [topics.status, topics.deltas, topics.results, topics.lane_reports, topics.dead_letters]
+        letters = [topics.dead_letters, topics.dead_letter_marks]
+        return [topics.status, topics.deltas, topics.results, topics.lane_reports, *letters]
 
     async def write(self, topic: str, record: Record | bytes, *, at: datetime | None = None) -> None:
         value = record if isinstance(record, bytes) else CODEC.encode(record)

@@ -1,4 +1,4 @@
-"""Lanes, queue places and dead letters: what is told of the pipeline itself."""
+"""Lanes and queue places: what is told of the pipeline itself."""
 
 from datetime import timedelta
 from typing import Any
@@ -7,11 +7,9 @@ from bridge_support import SUBMITTED_AT, Clock, Listener, make_hub, status_event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.dead_letter import DeadLetter
 from schemas.lane_report import LaneReport
 from schemas.vocabulary import BreakerState, FailureCategory, State
 from websocket_bridge.lanes import INTERVALS_UNTIL_GONE, Lanes
-from websocket_bridge.messages import DeadLetterEntry
 
 
 def report(worker: str = "w1", *, at: float = 0.0, **fields: Any) -> LaneReport:
@@ -106,28 +104,3 @@ def test_lanes_are_pushed_and_silence_is_told() -> None:
         (4, 1),
         (0, 0),
     ]
-
-
-def test_dead_letters_are_told_without_their_value() -> None:
-    """Newest first in the snapshot, within its limit, and then each as it comes."""
-    hub, _, _ = make_hub()
-
-    def entry(offset: int) -> DeadLetterEntry:
-        letter = DeadLetter(
-            message="too large",
-            original_topic="llm.requests",
-            original_partition=0,
-            original_offset=offset,
-            size_bytes=9,
-        )
-        return DeadLetterEntry(partition=0, offset=offset, at=SUBMITTED_AT, letter=letter)
-
-    for offset in range(5):
-        hub.on_dead_letter(entry(offset))
-    listener = Listener(hub)
-    listener.command("subscribe", dead_letters=True, limit=2)
-    *_, snapshot = listener.read()
-    assert [found["offset"] for found in snapshot["dead_letters"]] == [4, 3]
-    hub.on_dead_letter(entry(5))
-    (push,) = listener.read()
-    assert (push["type"], push["dead_letter"]["letter"]["message"]) == ("dead_letter", "too large")

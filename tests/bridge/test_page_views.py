@@ -1,4 +1,4 @@
-"""The page's views of one request, lanes, dead letters and the connection, in a real Chromium."""
+"""The page's views of one request, lanes and the connection, in a real Chromium."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,11 +11,9 @@ from playwright.async_api import expect
 from pydantic import SecretStr
 
 from schemas.attempt import Attempt, Problem, Usage
-from schemas.dead_letter import DeadLetter
 from schemas.lane_report import LaneReport
 from schemas.result import LLMResult, Timings
 from schemas.vocabulary import AttemptOutcome, BreakerState, FailureCategory, State
-from websocket_bridge.messages import DeadLetterEntry
 from websocket_bridge.tickets import Tickets
 
 pytestmark = pytest.mark.browser
@@ -178,39 +176,6 @@ async def test_lanes_show_numbers_charts_and_a_line_when_a_breaker_changes(watch
         await page.reload()
         await expect(page.locator("#view-lanes")).to_be_visible()
     assert watched.complaints == []
-
-
-async def test_dead_letters_are_listed_and_lead_to_their_request(watched: Watched) -> None:
-    """Newest first, by headers, each once, also over a reconnect."""
-    hub, metrics = live_hub()
-    page = watched.page
-
-    def letter(offset: int) -> DeadLetterEntry:
-        about = DeadLetter(
-            request_id=f"essay-{offset}",
-            category=FailureCategory.INVALID_REQUEST,
-            message="max_tokens is too large",
-            original_topic="llm.requests",
-            original_partition=1,
-            original_offset=offset,
-            size_bytes=2210,
-        )
-        return DeadLetterEntry(partition=2, offset=offset, at=SUBMITTED_AT + timedelta(seconds=offset), letter=about)
-
-    hub.on_dead_letter(letter(1))
-    async with serving(hub, metrics) as server:
-        port = server.port
-        await page.goto(f"{server.url}#view=letters")
-        letters = page.locator("#letters > li")
-        await expect(letters).to_have_count(1)
-        hub.on_dead_letter(letter(2))
-        hub.flush()
-        await expect(letters.locator(".id")).to_have_text(["essay-2", "essay-1"])
-    async with serving(hub, metrics, port=port):
-        await is_live(page)
-        await expect(letters).to_have_count(2)
-        await page.get_by_role("button", name="essay-2").click()
-        await expect(page.locator("#detail")).to_contain_text("essay-2")
 
 
 async def test_a_bridge_with_keys_gets_a_ticket_from_the_reader(watched: Watched) -> None:

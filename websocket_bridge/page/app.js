@@ -53,6 +53,7 @@ client.on("replaced", ({ request_ids: ids }) => requests.keepOnly(ids));
 for (const type of ["text", "delta", "void"]) client.on(type, (push) => detail.onText(push));
 client.on("lane", ({ lane }) => lanes.take(lane));
 client.on("dead_letter", ({ dead_letter: entry }) => letters.take(entry));
+client.on("dead_letter_mark", (push) => letters.takeMark(push));
 client.on("state", ({ state }) => {
   if (state.name === "closed" && client.viewer === null) ticket = null;
   byId("ticket").hidden = !(state.name === "closed" && asksForTicket(state));
