@@ -1,7 +1,8 @@
 """Reads results back from Kafka, and confirms to the shared state that they are there.
 
 A worker that died between its settle and its publish left an outcome that is not confirmed, and it stays. One that
-ended requests while Redis was away is confirmed here as well.
+died after the result, and before the rest of the end, left a task that is not committed: the place of the result, which
+is noted here, tells whoever gets it what to publish. What ended while Redis was away is confirmed here as well.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
 
 from connectors.kafka.group_consumer import commit_positions
-from connectors.state.base import Ended
+from connectors.state.base import Ended, Place
 from schemas import LLMResult
 from schemas.codec import CodecError
 from schemas.envelope import header, header_number
@@ -98,12 +99,13 @@ class ResultConfirmer:
             await patiently("confirm", lambda: self._context.state.confirm(ends))
 
     async def _read(self, record: ConsumerRecord) -> Ended | None:
+        place = Place(record.partition, record.offset)
         state, version = header(record.headers, "ce_state"), header_number(record.headers, "ce_sequence")
         if record.key is not None and state in set(State) and version is not None:
-            return Ended(record.key.decode(errors="replace"), State(state), version)
+            return Ended(record.key.decode(errors="replace"), State(state), version, place)
         try:
             result = await patiently("decode", lambda: self._context.codec.decode(LLMResult, record.value or b""))
         except CodecError as error:
             log.warning("result_undecodable", partition=record.partition, offset=record.offset, error=error.reason)
             return None
-        return Ended(result.request_id, result.status, result.state_version)
+        return Ended(result.request_id, result.status, result.state_version, place)

@@ -1,7 +1,11 @@
-"""Ends: settled in the shared state by exactly one worker, then published. The control role confirms what it reads."""
+"""Ends: settled in the shared state by exactly one worker, then published, the result first.
+
+All else follows from the result: the terminal event, the attempt records, the dead letter. Whoever dies after the
+result leaves a record that is delivered again, and the next worker publishes the rest from it.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -18,8 +22,10 @@ from connectors.state.base import (
     Claimed,
     Doubtful,
     Duplicate,
+    Ended,
     Known,
     Lease,
+    Place,
     Refusal,
     Settled,
 )
@@ -74,9 +80,13 @@ def origins_of(summary: Summary, *, published_attempts: int = 0) -> Origins:
 class Ending:
     """Settles and publishes results, with the dead letter of a request that failed."""
 
-    def __init__(self, context: StageContext, writer: RecordWriter) -> None:
+    def __init__(
+        self, context: StageContext, writer: RecordWriter, *, on_published: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`on_published` hears of each request whose end is in Kafka as a whole."""
         self._context = context
         self._writer = writer
+        self._on_published = on_published
 
     async def settle(self, lease: Lease, result: LLMResult) -> Settled | None:
         """How the request has ended, for `publish`: so, or as somebody else had settled before. None: not our lease."""
@@ -125,23 +135,47 @@ class Ending:
     async def publish(
         self, settled: Settled, request_id: str, trace: Sequence[Header], origins: Origins = NOWHERE
     ) -> None:
-        """Publishes a stored outcome, unless it is known to be in Kafka. Readers know repeats by their `ce_id`."""
-        if not settled.outcome:
+        """Publishes an end, unless it is known to be published. Readers know repeats by their `ce_id`."""
+        if settled.outcome:
+            result = decode_single_object(LLMResult, settled.outcome)
+            # First: an emptied store is restored from results, and without this one its request would be called again.
+            await self._context.producer.send(self._writer.result(result, trace))
+        elif settled.place is not None:
+            found = await self._result_at(settled.place, request_id)
+            if found is None:
+                return
+            result = found
+        else:
             return
-        result = decode_single_object(LLMResult, settled.outcome)
-        if result.status is State.FAILED and result.problem is not None and origins.record is not None:
-            # First: a crash in between repeats the letter, and never leaves it out.
-            await self._write_dead_letter(result, result.problem, origins.record, origins.redrive_count)
         await self._context.producer.send_all(
             [
                 self._writer.status(results.ending_event(result), trace),
                 *(self._writer.attempt(attempt, trace) for attempt in result.attempts[origins.published_attempts :]),
             ]
         )
+        if result.status is State.FAILED and result.problem is not None and origins.record is not None:
+            await self._write_dead_letter(result, result.problem, origins.record, origins.redrive_count)
         if origins.copy_to is not None:
             await self._copy(self._writer.result(result, trace, topic=origins.copy_to), request_id)
-        # Last: once the control role has read it, the outcome is not kept, and nobody publishes the rest again.
-        await self._context.producer.send(self._writer.result(result, trace))
+        self._on_published(request_id)
+
+    async def confirm(self, ends: Sequence[Ended]) -> None:
+        """Notes ends from outside of a lane that were published as a whole."""
+        if ends:
+            await patiently("confirm", lambda: self._context.state.confirm(ends))
+
+    async def _result_at(self, place: Place, request_id: str) -> LLMResult | None:
+        """A result that is in Kafka, for what else follows from it. None: Kafka no longer has it."""
+        origin = Origin(topic=self._context.settings.topics.results, partition=place.partition, offset=place.offset)
+        record = await self._context.originals.fetch(origin)
+        if record is None or record.key != request_id.encode():
+            log.warning("result_no_longer_there", request_id=request_id, origin=str(origin))
+            return None
+        try:
+            return await patiently("decode", lambda: self._context.codec.decode(LLMResult, record.value))
+        except CodecError as error:
+            log.warning("result_undecodable", request_id=request_id, origin=str(origin), error=error.reason)
+            return None
 
     async def _write_dead_letter(self, result: LLMResult, why: Problem, origin: Origin, redrive_count: int) -> None:
         original = await self._context.originals.fetch(origin)

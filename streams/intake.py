@@ -12,7 +12,7 @@ from itertools import count
 import structlog
 
 from connectors import metrics
-from connectors.state.base import Admitted, Arrival, Duplicate, Full, Limits, Settled
+from connectors.state.base import Admitted, Arrival, Duplicate, Ended, Full, Limits, Settled
 from connectors.tracing import processing_span
 from policy import results, validation
 from policy.failures import problem
@@ -191,6 +191,7 @@ class Intake:
             settled = await self._ending.end(known, result)
             if settled is not None:
                 await self._ending.publish(settled, request_id, trace, origins_of(summary))
+                await self._ending.confirm([Ended(request_id, settled.state, settled.version)])
 
     async def _refuse(self, delivery: Delivery, refusal: _Refusal, trace: list[Header]) -> Admitted | None:
         """Ends a record here. `Admitted`: the same record was let in before, and has to go on."""

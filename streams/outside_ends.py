@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from connectors.state.base import Known, LostCall, Settled
+from connectors.state.base import Ended, Known, LostCall, Settled
 from policy import results
 from policy.summary import Summary, load_summary
 from schemas import Attempt
@@ -22,20 +22,20 @@ MAX_AT_ONCE = 50
 
 async def end_from_outside(
     context: StageContext, ending: Ending, known: Known, state: State, why: Callable[[Summary], Problem]
-) -> bool:
-    """Ends a request that nobody holds, and publishes its end. False: it cannot be ended now, or has changed."""
+) -> Ended | None:
+    """Ends a request that nobody holds, and publishes its end. None: it cannot be ended now, or has changed."""
     summary = load_summary(known.summary)
     if known.held_ms > 0 or summary is None:
-        return False
+        return None
     attempts = [*summary.attempts, *lost_attempts(summary, known)]
     ended = summary.model_copy(update={"attempts": attempts})
     result = results.end_of(ended, state, version=known.version + 1, now=context.now(), problem=why(summary))
     settled = await ending.end(known, result)
     if settled is None:
-        return False
+        return None
     # All calls: whoever made the last one may have died before it was on record.
     await ending.publish(settled, known.request_id, [], origins_of(summary))
-    return True
+    return Ended(known.request_id, settled.state, settled.version)
 
 
 async def end_all_from_outside(
@@ -48,13 +48,16 @@ async def end_all_from_outside(
         ended = await asyncio.gather(
             *(end_from_outside(context, ending, known, state, why) for known in some), return_exceptions=True
         )
+        published: list[Ended] = []
         for known, outcome in zip(some, ended, strict=True):
             if isinstance(outcome, Exception):
                 log.error("not_ended", request_id=known.request_id, state=state, exc_info=outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
-            else:
-                count += outcome
+            elif outcome is not None:
+                published.append(outcome)
+        await ending.confirm(published)
+        count += len(published)
     return count
 
 
@@ -63,6 +66,7 @@ async def publish_again(ending: Ending, known: Known) -> None:
     summary = load_summary(known.summary)
     origins = NOWHERE if summary is None else origins_of(summary)
     await ending.publish(Settled(known.state, known.version, known.outcome), known.request_id, [], origins)
+    await ending.confirm([Ended(known.request_id, known.state, known.version)])
 
 
 def lost_attempts(summary: Summary, known: Known) -> list[Attempt]:

@@ -5,14 +5,15 @@ partition has not been with anybody else: its claim needs nobody's consent. One 
 called by the worker before; it counts as a call that may have been paid for, unless its request asks that none is made
 in doubt: then it waits for Redis.
 
-When Redis is back, the ends made meanwhile are noted there. Until then they stand in the results topic, where the
-control role finds them, should this worker die before.
+When Redis is back, the ends made meanwhile are noted there, once they are published. Until then they stand in the
+results topic, where the control role finds them, should this worker die before.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -44,6 +45,19 @@ ASK_AGAIN_SECONDS = 1.0
 """While it is away, one step in this time asks for it: each other would wait for its timeout."""
 
 
+@dataclass(kw_only=True, slots=True)
+class _OwnEnd:
+    """An end that this process has made. `outcome` is kept until it is published."""
+
+    state: State
+    version: int
+    outcome: bytes | None
+
+    @property
+    def settled(self) -> Settled:
+        return Settled(self.state, self.version, self.outcome)
+
+
 class OutageClaims(ClaimStore):
     """The shared state, and in its absence this process."""
 
@@ -61,9 +75,10 @@ class OutageClaims(ClaimStore):
         self._claimed = metrics.own_claims.labels(provider)
         self._away_since: float | None = None
         self._ask_at = 0.0
-        self._unnoted: dict[str, Ended] = {}
-        self._ended: OrderedDict[str, Ended] = OrderedDict()
-        """What this process has ended of late, in case it is delivered again while the shared state is away."""
+        self._ended: OrderedDict[str, _OwnEnd] = OrderedDict()
+        """What this process has ended of late, in case it is delivered again."""
+        self._unnoted: dict[str, _OwnEnd] = {}
+        """Those of them that the shared state does not know."""
         self._noting: asyncio.Task[None] | None = None
 
     @property
@@ -83,6 +98,9 @@ class OutageClaims(ClaimStore):
     async def claim(
         self, request_id: str, *, owner: str, lease_ms: int, token: str | None = None, task: TaskRef | None = None
     ) -> Claim:
+        unnoted = self._unnoted.get(request_id)
+        if unnoted is not None and task is not None and unnoted.version > task.version:
+            return unnoted.settled
         own = self._own_claim(request_id, task) if self._passes_by() else None
         if own is not None:
             return own
@@ -98,14 +116,28 @@ class OutageClaims(ClaimStore):
                 raise
             return own
         self._note_back()
-        return claim
+        return self._as_published(request_id, claim)
+
+    def _as_published(self, request_id: str, claim: Claim) -> Claim:
+        """What this process has published whole need not be looked for in Kafka."""
+        if not isinstance(claim, Settled) or claim.place is None:
+            return claim
+        ended = self._ended.get(request_id)
+        is_published = ended is not None and ended.version == claim.version and ended.outcome is None
+        return ended.settled if ended is not None and is_published else claim
+
+    def published(self, request_id: str) -> None:
+        """All that the end of this request causes is in Kafka: now the shared state may hear of it."""
+        ended = self._ended.get(request_id)
+        if ended is not None:
+            ended.outcome = None
 
     def _own_claim(self, request_id: str, task: TaskRef | None) -> Claim | None:
         if not self.is_away or task is None or len(self._unnoted) >= MAX_UNNOTED_ENDS:
             return None
         ended = self._ended.get(request_id)
         if ended is not None and ended.version > task.version:
-            return Settled(ended.state, ended.version, None)
+            return ended.settled
         # The control role may have ended it already: only the shared state knows.
         if task.is_called_off or task.deadline_ms <= self._wall() * 1000:
             return None
@@ -134,7 +166,7 @@ class OutageClaims(ClaimStore):
             await self._shared.release(lease, called=called)
 
     async def settle(self, lease: Lease, state: State, outcome: bytes) -> Settled | None:
-        ended = Ended(lease.request_id, state, lease.version + 1)
+        ended = _OwnEnd(state=state, version=lease.version + 1, outcome=outcome)
         try:
             # Asked each time, also for a lease of our own: it may be back, and the request ended there.
             settled = await self._shared.settle(lease, state, outcome)
@@ -147,7 +179,7 @@ class OutageClaims(ClaimStore):
         else:
             self._note_back()
         if settled is None:
-            self._remember(ended)
+            self._remember(lease.request_id, ended)
         return settled
 
     async def reschedule(
@@ -166,9 +198,9 @@ class OutageClaims(ClaimStore):
         self._note_back()
         return settled
 
-    def _remember(self, ended: Ended) -> None:
-        self._ended[ended.request_id] = ended
-        self._ended.move_to_end(ended.request_id)
+    def _remember(self, request_id: str, ended: _OwnEnd) -> None:
+        self._ended[request_id] = ended
+        self._ended.move_to_end(request_id)
         if len(self._ended) > MAX_REMEMBERED_ENDS:
             self._ended.popitem(last=False)
 
@@ -200,7 +232,11 @@ class OutageClaims(ClaimStore):
                 log.exception("own_ends_not_noted", count=len(self._unnoted))
 
     async def _note(self) -> None:
-        ends = list(self._unnoted.values())
+        ends = [
+            Ended(request_id, ended.state, ended.version)
+            for request_id, ended in self._unnoted.items()
+            if ended.outcome is None
+        ]
         if not ends and self._away_since is None:
             return
         try:

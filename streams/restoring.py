@@ -87,13 +87,16 @@ async def _adopt_all(context: StageContext, group: str, topics: list[str], claim
         for record in records:
             task = await _decoded(context, LaneTask, record)
             if task is not None:  # What cannot be read its stage sets aside.
-                found = _found(task, claims.get(task.request.request_id, set()), size_bytes=len(record.value or b""))
+                found = found_task(
+                    task, claims.get(task.request.request_id, set()), size_bytes=len(record.value or b"")
+                )
                 await patiently("adopt", partial(context.state.adopt, found))
         count += len(records)
     return count
 
 
-def _found(task: LaneTask, claims: set[int], *, size_bytes: int) -> FoundTask:
+def found_task(task: LaneTask, claims: set[int], *, size_bytes: int) -> FoundTask:
+    """A task as it is adopted. `claims`: the versions of its request's PROCESSING events that have no end."""
     queued_ms = int(task.queued_at.timestamp() * 1000)
     calls = sum(version > task.state_version for version in claims)
     return FoundTask(

@@ -78,7 +78,8 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         await shared.start()
         stack.push_async_callback(shared.close)
         gate = SlotGate(shared, slots=concurrency)
-        ending = Ending(context, RecordWriter(context.codec, topics, f"/sluice/lane/{provider_name}"))
+        writer = RecordWriter(context.codec, topics, f"/sluice/lane/{provider_name}")
+        ending = Ending(context, writer, on_published=claims.published)
         caller = ProviderCaller(
             provider,
             name=provider_name,

@@ -9,7 +9,7 @@ harm. So after `StateUnavailableError` the step is simply made again.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
@@ -103,13 +103,25 @@ class Doubtful:
     version: int
 
 
+class Place(NamedTuple):
+    """Where a record lies in the results topic."""
+
+    partition: int
+    offset: int
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """It has ended. `outcome` is what to publish (again), or None when it is known to be published."""
+    """It has ended. `outcome` is what to publish (again), or None when its result is in Kafka.
+
+    `place` is then where: the rest of the end follows from the result, and whoever wrote it may have died before he
+    wrote the rest. Without it all is known to be published.
+    """
 
     state: State
     version: int
     outcome: bytes | None
+    place: Place | None = None
 
 
 Admission = Admitted | Settled | Duplicate | Full
@@ -231,11 +243,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An end as it stands in the results topic."""
+    """An end whose result is in Kafka, at `place`. Without one: whoever tells of it has published the whole of it."""
 
     request_id: str
     state: State
     version: int
+    place: Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -308,7 +321,7 @@ class StateStore(ClaimStore, Protocol):
     async def admit(self, arrival: Arrival, limits: Limits) -> Admission:
         """Remembers a request once, counts it, and notes its deadline. A redriven one begins another life.
 
-        `Settled`: this very record was refused before; its end may not be published yet.
+        `Settled`: this very record was refused before, or may have been; its end may not be published yet.
         A request whose record is older than the store itself, and that is not known here, is in doubt: its claim
         will say `history_missing`.
         """
@@ -356,7 +369,11 @@ class StateStore(ClaimStore, Protocol):
         ...
 
     async def confirm(self, ends: Sequence[Ended]) -> None:
-        """These ends are in Kafka: their outcomes need not be kept. One that was not known here is noted."""
+        """These ends are in Kafka: their outcomes need not be kept. One that was not known here is noted.
+
+        An end that came from outside of a lane keeps its outcome until it was published as a whole: no task's offset
+        tells of that.
+        """
         ...
 
     async def outstanding(self) -> tuple[int, int]:

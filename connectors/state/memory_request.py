@@ -12,6 +12,7 @@ from connectors.state.base import (
     Lease,
     LostCall,
     Moved,
+    Place,
     Settled,
     TaskRef,
 )
@@ -49,12 +50,15 @@ class MemoryRequest:
     hold: Hold | None = None
     lost_calls: list[LostCall] = field(default_factory=list)
     outcome: bytes | None = None
+    is_outside: bool = False
+    """Whether its end came from outside of a lane, and may not be published whole."""
+    place: Place | None = None
 
     @classmethod
     def of(cls, ended: Ended, known: "MemoryRequest | None") -> "MemoryRequest":
         """What is left of a request whose end is in Kafka."""
         version = max(ended.version, known.standing.version if known else 0)
-        request = cls(standing=Standing(ended.state, version))
+        request = cls(standing=Standing(ended.state, version), place=ended.place)
         is_same_end = known is not None and known.standing == Standing(ended.state, ended.version)
         if known is not None:
             request.fence = known.fence
@@ -78,6 +82,9 @@ class MemoryRequest:
 
     def seen_before(self, arrival: Arrival) -> Admitted | Settled | Duplicate:
         """The answer to a record that begins nothing."""
+        if self.origin is None and self.place is not None:
+            # What was read back from Kafka does not tell whose record it was: its end is published again, as it stands.
+            return self.settled()
         is_waiting = self.state is State.RETRY_SCHEDULED
         if self.fence is not None or self.origin != arrival.origin or is_waiting:
             return Duplicate(self.state)
@@ -115,7 +122,7 @@ class MemoryRequest:
     def believe(self, state: State, version: int) -> None:
         """Takes a task's word for where the request stands, and forgets what is older."""
         if self.state.is_terminal:
-            self.is_cancelled, self.outcome = False, None
+            self.is_cancelled, self.outcome, self.is_outside, self.place = False, None, False, None
         self.standing = Standing(state, max(self.standing.version, version))
         self.hold, self.lost_calls, self.in_doubt = None, [], True
 
@@ -169,7 +176,7 @@ class MemoryRequest:
         )
 
     def settled(self) -> Settled:
-        return Settled(self.standing.state, self.standing.version, self.outcome)
+        return Settled(self.standing.state, self.standing.version, self.outcome, self.place)
 
     def _running_call(self, hold: Hold) -> LostCall:
         return LostCall(attempt=self.attempt, owner=hold.owner, started_ms=hold.started_ms)

@@ -242,7 +242,7 @@ class MemoryStateStore:
             return request.settled()
         request.step(step)
         request.fence = (request.fence or 0) + 1
-        request.outcome = outcome
+        request.outcome, request.is_outside = outcome, True
         request.size_bytes = request.size_bytes or 0
         self._end(seen.request_id, request, summary=request.summary)
         # Due until it is confirmed: should the caller die now, another one publishes it.
@@ -282,7 +282,12 @@ class MemoryStateStore:
                 known_version = request.standing.version if request.state.is_terminal else request.task_version + 1
                 is_newer = min(request.standing.version, known_version) > ended.version
                 is_same = request.state.is_terminal and request.standing.version == ended.version
-                if is_newer or (is_same and request.outcome is None):
+                is_noted = is_same and request.outcome is None
+                if is_noted and ended.place is None:
+                    request.place = None
+                # No task's offset tells whether an end from outside of a lane is published: whoever did so tells.
+                is_left_to_others = is_same and ended.place is not None and request.is_outside
+                if is_newer or is_noted or is_left_to_others:
                     continue
             self._end(ended.request_id, MemoryRequest.of(ended, request))
             self._uncount(ended.request_id)

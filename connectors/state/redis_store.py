@@ -288,7 +288,7 @@ class RedisStateStore:
         async def confirm_group(group: list[Ended]) -> None:
             _, *counts = self._keys.counted_request(group[0].request_id)
             keys = (*counts, *(self._keys.request(ended.request_id) for ended in group))
-            ended_so = (part for ended in group for part in (ended.request_id, ended.state, ended.version))
+            ended_so = (part for ended in group for part in _told(ended))
             await self._scripts.run(ScriptName.CONFIRM, keys, (self._retention_ms, *ended_so))
 
         await _all(confirm_group(group) for group in self._together(ends, by=lambda ended: ended.request_id))
@@ -348,6 +348,11 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
         if isinstance(result, BaseException):
             raise result
     return cast("list[T]", results)
+
+
+def _told(ended: Ended) -> tuple[str, str, int, str]:
+    place = "" if ended.place is None else f"{ended.place.partition}-{ended.place.offset}"
+    return ended.request_id, ended.state, ended.version, place
 
 
 def _redriven(arrival: Arrival) -> tuple[int, int, int]:

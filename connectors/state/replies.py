@@ -12,6 +12,7 @@ from connectors.state.base import (
     Known,
     LostCall,
     Moved,
+    Place,
     Refusal,
     Settled,
     Stale,
@@ -57,8 +58,15 @@ def moved_of(reply: list[Any]) -> Moved | Stale | Settled:
 
 def settled_of(reply: list[Any]) -> Settled:
     """How a request stands, where a step was not possible."""
-    _, state, version, outcome = reply
-    return Settled(State(state.decode()), version, outcome)
+    _, state, version, outcome, place = reply
+    return Settled(State(state.decode()), version, outcome, _place_of(place))
+
+
+def _place_of(text: bytes | None) -> Place | None:
+    if not text:
+        return None
+    partition, _, offset = text.partition(b"-")
+    return Place(int(partition), int(offset))
 
 
 def known_of(request_id: str, reply: list[Any]) -> Known:

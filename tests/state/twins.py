@@ -14,6 +14,7 @@ from connectors.state.base import (
     FoundTask,
     Limits,
     Moved,
+    Place,
     Refusal,
     Settled,
     TaskRef,
@@ -260,9 +261,10 @@ class Twins(TwinAccount):
         self._confirm(ends, chance)
 
     def _confirm(self, ends: list[tuple[str, State, Pair[int]]], chance: Random) -> None:
+        place = chance.choice([None, Place(1, chance.randint(0, 99))])
         self.both(
             lambda index, world: world.store.confirm(
-                [Ended(request_id, state, versions[index]) for request_id, state, versions in ends]
+                [Ended(request_id, state, versions[index], place) for request_id, state, versions in ends]
             ),
             chance,
         )

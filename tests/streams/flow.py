@@ -22,15 +22,24 @@ Step = Callable[[Crasher], Awaitable[object]]
 class Flow:
     """Positions of the consumers of one world, and the crash that happens on the way.
 
-    With `redelivers_last`, a record whose worker died comes again when others have gone on with what it caused.
+    With `redelivers_last`, a record whose worker died comes again when others have gone on with what it caused. With
+    `loses_state`, the shared state is emptied with the crash, and restored from what is in Kafka.
     """
 
-    def __init__(self, world: World, crasher: Crasher | None = None, *, redelivers_last: bool = False) -> None:
+    def __init__(
+        self,
+        world: World,
+        crasher: Crasher | None = None,
+        *,
+        redelivers_last: bool = False,
+        loses_state: bool = False,
+    ) -> None:
         self.world = world
         self.crasher = crasher or Crasher()
         self.has_crashed = False
         self._positions: defaultdict[str, int] = defaultdict(int)
         self._redelivers_last = redelivers_last
+        self._loses_state = loses_state
         self._requests = 0
         self._owed: list[Step] = []
 
@@ -41,6 +50,8 @@ class Flow:
         except Crash:
             self.has_crashed = True
             self.world.pass_time(LEASE_SECONDS + 1)
+            if self._loses_state:
+                await self.world.lose_state(self.left())
             self.crasher = Crasher(reverse=self.crasher.reverse)
             if may_come_late and self._redelivers_last:
                 self._owed.append(step)

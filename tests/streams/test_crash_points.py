@@ -36,12 +36,14 @@ def crashes(after: bool, redelivery: str) -> Iterator[Crasher]:
     pytest.fail("there are more steps than were tried")
 
 
-async def each_step(way: Way, make: Callable[[], World], after: bool, redelivery: str) -> list[World]:
+async def each_step(
+    way: Way, make: Callable[[], World], after: bool, redelivery: str, *, loses_state: bool = False
+) -> list[World]:
     """The worlds in which this way was gone, each with another crash."""
     worlds: list[World] = []
     for crasher in crashes(after, redelivery):
         world = make()
-        flow = Flow(world, crasher, redelivers_last=redelivery != "at-once")
+        flow = Flow(world, crasher, redelivers_last=redelivery != "at-once", loses_state=loses_state)
         await way(flow)
         if not flow.has_crashed:
             return worlds
@@ -73,6 +75,26 @@ async def test_a_request_that_is_called_once(
     assert len(worlds) > 10
     for world in worlds:
         assert_calls(world, assert_sound(world), regular=1)
+        assert [result.status for result in world.results().values()] == [end]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "end"), [(ANSWER, State.COMPLETED), (UNAUTHORISED, State.FAILED)], ids=["answered", "failed"]
+)
+async def test_a_request_whose_worker_dies_with_all_that_the_shared_state_knew(
+    outcome: Answered | Failed, end: State, after: bool, redelivery: str
+) -> None:
+    """Nobody remembers the call: what is in Kafka tells how it ended, or that there may have been one."""
+
+    async def way(flow: Flow) -> None:
+        await flow.send(request(stream=True))
+        await flow.run()
+
+    worlds = await each_step(way, lambda: World(outcome=outcome), after, redelivery, loses_state=True)
+    assert len(worlds) > 10
+    for world in worlds:
+        assert_sound(world)
+        assert world.calls["r-1"] <= 2
         assert [result.status for result in world.results().values()] == [end]
 
 

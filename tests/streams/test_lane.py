@@ -14,7 +14,9 @@ from schemas.request import Message
 from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, FailureCategory, Kind, Role, State
 from streams.context import Delivery
 from streams.lane import MAX_LOST_CALLS
-from tests.streams.world import LEASE_SECONDS, START, Crash, Crasher, World
+from streams.own_claims import OutageClaims
+from tests.streams.samples import UNAUTHORISED
+from tests.streams.world import LANE_TOPIC, LEASE_SECONDS, START, Crash, Crasher, World
 
 
 def request(**fields: object) -> LLMRequest:
@@ -101,8 +103,26 @@ async def test_a_task_delivered_again_before_its_end_is_confirmed_says_the_same_
     assert world.calls["r-1"] == 1
 
 
-async def test_a_task_delivered_again_after_its_end_is_confirmed_says_nothing_more() -> None:
+async def test_what_follows_from_a_confirmed_result_is_said_again_by_another_worker() -> None:
+    """Whoever published the result may have died before the rest was in Kafka."""
+    world = World(outcome=UNAUTHORISED)
+    await run(world, request())
+    await world.confirm_all()
+    results, events, attempts = world.results(), world.events(), world.attempts()
+    (letter,) = world.written("llm.requests.dlt")
+    world.log = [record for record in world.log if record.topic in ("llm.results", LANE_TOPIC)]
+    await world.lane_all()
+    ends = {identity: event for identity, event in events.items() if event.state.is_terminal}
+    assert (world.results(), world.events(), world.attempts()) == (results, ends, attempts)
+    assert [again.value for again in world.written("llm.requests.dlt")] == [letter.value]
+    assert len(world.written("llm.results")) == 1
+    assert world.calls["r-1"] == 1
+
+
+async def test_what_a_worker_has_published_whole_it_does_not_say_again() -> None:
+    """After a rebalance it gets again what it has done, and could not commit."""
     world = World()
+    world.claims = OutageClaims(world.state, provider="simulated")
     await run(world, request())
     await world.confirm_all()
     written = len(world.log)

@@ -41,7 +41,30 @@ async def test_a_record_that_nobody_else_had_is_claimed_and_settled_alone() -> N
     assert not claim.history_missing
     assert await claims.settle(claim.lease, State.COMPLETED, b"x") is None
     again = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=TASK)
+    assert again == Settled(State.COMPLETED, 3, b"x")
+    claims.published("r-1")
+    again = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=TASK)
     assert again == Settled(State.COMPLETED, 3, None)
+
+
+async def test_an_end_that_is_not_published_yet_is_not_noted() -> None:
+    """Whoever got the task from a store that calls it ended would publish nothing."""
+    world = World()
+    await world.intake(world.request_delivery(request()))
+    outage = Outage(world)
+    claims = outage.claims()
+    await away(outage, claims)
+    claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=TASK)
+    assert isinstance(claim, Claimed)
+    await claims.settle(claim.lease, State.COMPLETED, b"x")
+    outage.is_away = False
+    await claims._note()
+    assert await world.state.outstanding() != (0, 0)
+    again = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=TASK)
+    assert again == Settled(State.COMPLETED, 3, b"x")
+    claims.published("r-1")
+    await claims._note()
+    assert await world.state.outstanding() == (0, 0)
 
 
 async def test_a_record_that_another_worker_may_have_had_counts_as_called_before() -> None:
@@ -113,6 +136,7 @@ async def test_ends_made_meanwhile_are_noted_when_it_is_back() -> None:
     claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=TASK)
     assert isinstance(claim, Claimed)
     await claims.settle(claim.lease, State.COMPLETED, b"x")
+    claims.published("r-1")
     await claims._note()  # it is away still
     outage.is_away = False
     assert await world.state.outstanding() != (0, 0)
@@ -134,6 +158,7 @@ async def test_ends_are_noted_without_anybody_asking(monkeypatch: pytest.MonkeyP
     claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=TASK)
     assert isinstance(claim, Claimed)
     await claims.settle(claim.lease, State.COMPLETED, b"x")
+    claims.published("r-1")
     outage.is_away = False
     async with asyncio.timeout(10):
         while claims.is_away or await world.state.outstanding() != (0, 0):

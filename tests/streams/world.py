@@ -1,7 +1,7 @@
 """A pipeline in one process: stages on the in-memory state, a log in place of Kafka, and crashes at will."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from connectors.kafka.producer import Outgoing, Producer
 from connectors.providers.base import Answered, Failed, Provider
 from connectors.settings import Settings
-from connectors.state.base import ClaimStore, Ended, StateStore
+from connectors.state.base import ClaimStore, Ended, Place, StateStore
 from connectors.state.memory_store import MemoryStateStore
 from policy.catalogue import SIMULATED_ONLY, Catalogue
 from policy.retry import RetryPolicy
@@ -24,6 +24,7 @@ from schemas.codec import SingleObjectCodec, decode_single_object
 from schemas.command import Command
 from schemas.envelope import Header, header
 from schemas.task import Origin
+from schemas.vocabulary import State
 from streams.commands import CommandStage
 from streams.confirming import ResultConfirmer
 from streams.context import Delivery, StageContext
@@ -34,8 +35,10 @@ from streams.gating import CallOutcome
 from streams.intake import Intake
 from streams.lane import Lane
 from streams.leases import LeaseKeeper
+from streams.own_claims import OutageClaims
 from streams.provider_call import ProviderCaller
 from streams.records import RecordWriter
+from streams.restoring import Claims, found_task
 from tests.streams.scripted_provider import Script, ScriptedProvider
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -123,13 +126,15 @@ class OpenPermit:
 
 
 class WorldOriginals:
-    """Request records as they were delivered."""
+    """Request records as they were delivered, and results as they were written."""
 
-    def __init__(self, originals: dict[str, Delivery]) -> None:
-        self._originals = originals
+    def __init__(self, world: "World") -> None:
+        self._world = world
 
     async def fetch(self, origin: Origin) -> Delivery | None:
-        return self._originals.get(f"{origin.topic}-{origin.partition}-{origin.offset}")
+        if origin.topic == "llm.results":
+            return self._world.redelivery(self._world.written(origin.topic)[origin.offset])
+        return self._world.originals.get(f"{origin.topic}-{origin.partition}-{origin.offset}")
 
 
 class AllConfirmed:
@@ -183,6 +188,20 @@ class World:
         """The shared state comes back empty; what is in Kafka is read back, and proved nothing, or is not yet."""
         born_ms = int(self.clock.timestamp() * 1000) if history else 0
         self.state = MemoryStateStore(lambda: int(self.clock.timestamp() * 1000), born_ms=born_ms, is_restored=restored)
+
+    async def lose_state(self, left: Sequence[Outgoing]) -> None:
+        """The shared state is emptied, and restored as the control role does it. `left`: tasks that are not done."""
+        self.forget(restored=False)
+        await self.confirm_all()
+        claims: Claims = defaultdict(set)
+        for event in self.events().values():
+            if event.state is State.PROCESSING:
+                claims[event.request_id].add(event.state_version)
+        for record in left:
+            task = decode_single_object(LaneTask, record.value or b"")
+            of_this = claims[task.request.request_id]
+            await self.state.adopt(found_task(task, of_this, size_bytes=len(record.value or b"")))
+        await self.state.restored()
 
     def pass_time(self, seconds: float) -> None:
         self.clock += timedelta(seconds=seconds)
@@ -293,8 +312,11 @@ class World:
     async def confirm_all(self) -> None:
         """The control role reads all results."""
         newest: dict[str, Ended] = {}
-        for result in sorted(self.results().values(), key=lambda result: result.state_version):
-            newest[result.request_id] = Ended(result.request_id, result.status, result.state_version)
+        for offset, record in enumerate(self.written("llm.results")):
+            result = decode_single_object(LLMResult, record.value or b"")
+            ended = Ended(result.request_id, result.status, result.state_version, Place(0, offset))
+            if result.state_version >= newest.get(result.request_id, ended).version:
+                newest[result.request_id] = ended
         await self.state.confirm(list(newest.values()))
 
     def delayed(self) -> list[Outgoing]:
@@ -331,13 +353,16 @@ class World:
             catalogue=self.catalogue,
             state=state,
             claims=state if self.claims is None else cast("ClaimStore", CrashingState(self.claims, crasher)),
-            originals=WorldOriginals(self.originals),
+            originals=WorldOriginals(self),
             producer=cast("Producer", LogProducer(self.log, crasher, self)),
             codec=SingleObjectCodec(),
             worker=f"worker-{id(crasher)}",
             now=lambda: self.clock,
         )
-        return context, Ending(context, RecordWriter(context.codec, self.settings.topics, source))
+        writer = RecordWriter(context.codec, self.settings.topics, source)
+        if isinstance(self.claims, OutageClaims):
+            return context, Ending(context, writer, on_published=self.claims.published)
+        return context, Ending(context, writer)
 
 
 async def until_done(handle: Callable[[Crasher | None], Awaitable[None]], crasher: Crasher, world: World) -> bool:

@@ -6,7 +6,7 @@
 --       6 requests to close at, 7 requests to reopen at, 8 bytes to close at, 9 bytes to reopen at;
 --       10 summary, 11 when its record was written, 12 when it was sent, both in ms; 13 tenant, 14 correlation id;
 --       15 how often it was redriven, 16 version and 17 number of calls of its last life
--- Gives {'admitted', version, attempt, repeated, cancelled} or {'settled', state, version, outcome}
+-- Gives {'admitted', version, attempt, repeated, cancelled} or {'settled', state, version, outcome, place}
 --       or {'duplicate', state} or {'full', requests, bytes} or {'unborn'} or {'restoring'}
 
 local request, load, deadlines, born, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -34,6 +34,10 @@ if not state then
 end
 local new_life = state and REDRIVABLE[state] and redrives > tonumber(known[6] or 0)
 if state and not new_life then
+  -- What was read back from Kafka does not tell whose record it was: its end is published again, as it stands.
+  if not known[4] and redis.call('HEXISTS', request, 'place') == 1 then
+    return settled(request, state, tonumber(known[2]))
+  end
   local same_record = known[4] == origin
   -- Once claimed, or waiting for another call, its task is in Kafka and will be read: the record itself has nothing more
   -- to cause.
@@ -43,7 +47,7 @@ if state and not new_life then
   if state == 'queued' then
     return {'admitted', tonumber(known[2]), tonumber(known[5]), 1, redis.call('HEXISTS', request, 'cancel')}
   end
-  return {'settled', state, tonumber(known[2]), redis.call('HGET', request, 'outcome')}
+  return settled(request, state, tonumber(known[2]))
 end
 
 -- What had no end for a whole retention past its deadline never will: its hash is gone. Without this it would be

@@ -4,7 +4,7 @@
 -- ARGV  1 owner, 2 token of this claim, 3 length of the lease, 4 retention, both in ms; of the task that is claimed:
 --       5 version (0: any), 6 number of its next call, 7 request id, 8 size in bytes, 9 deadline in ms
 -- Gives {'claimed', fence, attempt, version, history missing, lost calls as JSON or '', cancelled}
---       or {'busy', retry after ms} or {'settled', state, version, outcome}
+--       or {'busy', retry after ms} or {'settled', state, version, outcome, place}
 --       or {'moved', state, version, summary} or {'stale'} or {'unborn'} or {'restoring'}
 
 local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
@@ -35,7 +35,7 @@ end
 -- A task that is newer than all that is known: the store has lost what came between, or all, and believes the task.
 local ahead = not state or task_version > version
 if TERMINAL[state] and not ahead then
-  return {'settled', state, version, redis.call('HGET', request, 'outcome')}
+  return settled(request, state, version)
 end
 if task_version > 0 and task_version < known_task then
   -- Once the task that followed was claimed, it is in Kafka.
@@ -80,7 +80,7 @@ end
 if ahead then
   if TERMINAL[state] then
     cancel = false
-    redis.call('HDEL', request, 'cancel', 'outcome')
+    redis.call('HDEL', request, 'cancel', 'outcome', 'outside', 'place')
   end
   version, attempt, doubt, lost = math.max(version, task_version), math.max(attempt, task_attempt), '1', ''
   redis.call('HDEL', request, 'lost', 'moved')

@@ -2,7 +2,7 @@
 --
 -- KEYS  request hash, load hash, deadlines set
 -- ARGV  1 request id, 2 version that was looked at, 3 terminal state, 4 outcome, 5 retention in ms
--- Gives nothing to the winner, and {'settled', state, version, outcome} to others
+-- Gives nothing to the winner, and {'settled', state, version, outcome, place} to others
 
 local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
 local request_id, seen_version, end_state = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -16,19 +16,19 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local known = redis.call('HMGET', request, 'state', 'version', 'until', 'size')
 local state, version, size_bytes = known[1], tonumber(known[2] or 0), known[4] or '0'
 if TERMINAL[state] then
-  local kept = redis.call('HGET', request, 'outcome')
   -- The winner again: the reply that said so was lost on the way. Others bring another outcome.
-  if state == end_state and version == seen_version + 1 and kept == outcome then
+  if state == end_state and version == seen_version + 1 and redis.call('HGET', request, 'outcome') == outcome then
     return
   end
-  return {'settled', state, version, kept}
+  return settled(request, state, version)
 end
 local held = state == 'processing' and tonumber(known[3] or 0) > now_ms
 if not state or version ~= seen_version or held then
-  return {'settled', state or 'queued', version, false}
+  return blocked(state or 'queued', version)
 end
 
-redis.call('HSET', request, 'state', end_state, 'version', version + 1, 'outcome', outcome, 'size', size_bytes)
+redis.call('HSET', request, 'state', end_state, 'version', version + 1, 'outcome', outcome, 'size', size_bytes,
+  'outside', 1)
 -- Its summary stays until the end is confirmed: whoever publishes it again learns from it where to.
 -- A fence says that what the request's own record causes is done: another delivery of it causes nothing more.
 redis.call('HINCRBY', request, 'fence', 1)

@@ -12,3 +12,15 @@ local function unproved(born, restored)
   end
 end
 
+-- The reply that says how a request has ended: with its outcome, or with the place of its result where the outcome is no
+-- longer kept and nobody is known to have published the rest.
+local function settled(request, state, version)
+  local kept = redis.call('HMGET', request, 'outcome', 'place')
+  return {'settled', state, version, kept[1], kept[2]}
+end
+
+-- The reply that says what stands in the way of a step: another claim, or a change since it was looked at.
+local function blocked(state, version)
+  return {'settled', state, version, false, false}
+end
+

@@ -3,7 +3,7 @@
 -- KEYS  request hash, birth of this store, birth up to which ends were read back
 -- ARGV  1 origin, 2 terminal state, 3 version, 4 outcome, 5 retention in ms, 6 how often it was redriven,
 --       7 when its record was written, in ms
--- Gives {'admitted', version, attempt, repeated, cancelled} or {'settled', state, version, outcome}
+-- Gives {'admitted', version, attempt, repeated, cancelled} or {'settled', state, version, outcome, place}
 --       or {'duplicate', state} or {'unborn'} or {'restoring'} or {'doubtful', lowest version}
 
 local request = KEYS[1]
@@ -29,6 +29,10 @@ if not known[1] then
 end
 local new_life = known[1] and REDRIVABLE[known[1]] and redrives > tonumber(known[6] or 0)
 if known[1] and not new_life then
+  -- What was read back from Kafka does not tell whose record it was: its end is published again, as it stands.
+  if not known[4] and redis.call('HEXISTS', request, 'place') == 1 then
+    return settled(request, known[1], tonumber(known[2]))
+  end
   local same_record = known[4] == origin
   if known[3] or not same_record or known[1] == 'retry_scheduled' then
     return {'duplicate', known[1]}
@@ -37,7 +41,7 @@ if known[1] and not new_life then
     return {'admitted', tonumber(known[2]), tonumber(known[5]), 1, known[8] and 1 or 0}
   end
   -- The first refusal stands, whatever the reason is now: it may be published already.
-  return {'settled', known[1], tonumber(known[2]), redis.call('HGET', request, 'outcome')}
+  return settled(request, known[1], tonumber(known[2]))
 end
 
 version = math.max(version, (known[2] or 0) + 1)
@@ -49,4 +53,4 @@ if known[7] then
   redis.call('HSET', request, 'size', known[7])
 end
 redis.call('PEXPIRE', request, retention_ms)
-return {'settled', state, version, outcome}
+return settled(request, state, version)

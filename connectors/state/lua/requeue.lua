@@ -2,7 +2,7 @@
 --
 -- KEYS  request hash, birth of this store, birth up to which ends were read back
 -- ARGV  1 version of the task that waited, 2 number of its next call, 3 summary, 4 deadline, 5 retention, both in ms
--- Gives {'moved', state, version, summary} or {'stale'} or {'settled', state, version, outcome}
+-- Gives {'moved', state, version, summary} or {'stale'} or {'settled', state, version, outcome, place}
 --       or {'unborn'} or {'restoring'}
 
 local request = KEYS[1]
@@ -23,7 +23,7 @@ if not state then
 end
 local ahead = task_version > version
 if TERMINAL[state] and not ahead then
-  return {'settled', state, version, redis.call('HGET', request, 'outcome')}
+  return settled(request, state, version)
 end
 if not ahead then
   -- Once the task that followed was claimed, it is in Kafka.
@@ -37,7 +37,7 @@ else
   -- The store has lost what came between, or all, and believes the task. Its claim will count it again.
   local time = redis.call('TIME')
   deadline_ms = math.max(deadline_ms, time[1] * 1000 + math.floor(time[2] / 1000))
-  redis.call('HDEL', request, 'owner', 'token', 'started', 'until', 'lost', 'outcome')
+  redis.call('HDEL', request, 'owner', 'token', 'started', 'until', 'lost', 'outcome', 'outside', 'place')
   if TERMINAL[state] then
     redis.call('HDEL', request, 'cancel')
   end

@@ -3,7 +3,7 @@
 -- KEYS  request hash
 -- ARGV  1 fence, 2 version of the lease, 3 next state, 4 version of the task that was claimed, 5 number of the next
 --       call, 6 summary, 7 retention in ms, 8 whether the lease is a worker's own, taken while this store was away
--- Gives nothing to the winner, and {'settled', state, version, outcome} to others
+-- Gives nothing to the winner, and {'settled', state, version, outcome, place} to others
 
 local request = KEYS[1]
 local fence, lease_version, next_state = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -18,7 +18,7 @@ local state, version, held_until_ms = known[1], tonumber(known[4]), tonumber(kno
 local same_fence = known[2] == fence
 
 if TERMINAL[state] then
-  return {'settled', state, version, redis.call('HGET', request, 'outcome')}
+  return settled(request, state, version)
 end
 local next_version = lease_version + 1
 if state == next_state and same_fence and version == next_version then
@@ -33,7 +33,7 @@ else
   stands = tonumber(known[2] or 0) < tonumber(fence)
 end
 if state and not (held or stands and version <= lease_version) then
-  return {'settled', state, version, false}
+  return blocked(state, version)
 end
 
 redis.call('HSET', request, 'state', next_state, 'version', next_version, 'task', next_version, 'moved', task_version,

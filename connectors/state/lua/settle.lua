@@ -3,7 +3,7 @@
 -- KEYS  request hash, load hash, deadlines set
 -- ARGV  1 request id, 2 fence, 3 version of the lease, 4 terminal state, 5 outcome, 6 retention in ms,
 --       7 whether the lease is a worker's own, taken while this store was away
--- Gives nothing to the winner, and {'settled', state, version, outcome} to others
+-- Gives nothing to the winner, and {'settled', state, version, outcome, place} to others
 
 local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
 local request_id, fence, lease_version = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -23,7 +23,7 @@ if TERMINAL[state] then
   if same_fence and state == end_state then
     return
   end
-  return {'settled', state, version, redis.call('HGET', request, 'outcome')}
+  return settled(request, state, version)
 end
 local held = state == 'processing' and same_fence and held_until_ms > 0
 local stands = false
@@ -35,7 +35,7 @@ else
   stands = tonumber(known[2] or 0) < tonumber(fence)
 end
 if state and not (held or stands and version <= lease_version) then
-  return {'settled', state, version, false}
+  return blocked(state, version)
 end
 
 -- A request that the store has lost meanwhile is ended too: an outcome that was paid for is never dropped.
