@@ -144,8 +144,11 @@ class Lane:
         token = uuid4().hex
         # As it was submitted, by its record where it does not say so: a cancellation from before does not concern it.
         request = task.request.model_copy(update={"submitted_at": task.submitted_at})
-        # Nor does one of a life before: what is redriven was asked for anew.
-        is_called_off = task.redrive_count == 0 and self._is_called_off(request)
+
+        def is_called_off() -> bool:
+            # Not by one of a life before: what is redriven was asked for anew.
+            return task.redrive_count == 0 and self._is_called_off(request)
+
         ref = TaskRef(
             version=task.state_version,
             attempt=task.attempt,
@@ -153,7 +156,7 @@ class Lane:
             deadline_ms=int(task.deadline_at.timestamp() * 1000),
             is_doubtful=task.is_repeat or not delivery.is_surely_new,
             may_be_called_in_doubt=task.request.duplicate_policy is not DuplicatePolicy.FAIL,
-            is_called_off=is_called_off,
+            is_called_off=is_called_off(),
         )
         claim = await patiently(
             "claim",
@@ -173,7 +176,8 @@ class Lane:
                 metrics.duplicates_ignored.labels("lane").inc()
                 await self._publish_end(task, claim)
                 return None
-        if is_called_off:
+        # What came while the claim was under way has found nobody who holds the lease.
+        if is_called_off():
             claim = replace(claim, cancelled=True)
         async with self._leases.hold(claim.lease, request) as held:
             decided = await self._work(task, claim, held, permit, cut_off)
@@ -206,10 +210,9 @@ class Lane:
         announcing = asyncio.create_task(self._context.producer.send(self._writer.status(started, trace)))
         deltas = DeltaPublisher(self._context.producer, self._writer, task.request, attempt=turn.number)
         try:
-            without_call = self._end_without_call(turn)
-            decided = without_call or await self._call(turn, deltas)
+            decided = self._end_without_call(turn) or await self._call(turn, deltas)
             stored = await self._store(turn, decided) if decided is not None else None
-            if stored is None and without_call is None:
+            if stored is None and held.was_called:
                 cut_off.append(LostCall(attempt=turn.number, owner=self._context.worker, started_ms=turn.began_ms))
             if decided is None:
                 await self._interrupted(held)
@@ -222,8 +225,7 @@ class Lane:
     def _end_without_call(self, turn: _Turn) -> _End | None:
         task, claim, earlier = turn.task, turn.claim, turn.earlier
         if claim.cancelled:
-            called_off = problem(FailureCategory.CANCELLED, "cancelled before the provider was called")
-            return _End(state=State.CANCELLED, attempts=earlier, problem=called_off)
+            return _called_off_before(earlier)
         if self._context.now() >= task.deadline_at:
             return _End(state=State.EXPIRED, attempts=earlier, problem=validation.deadline_passed(task.deadline_at))
         refused = denial(task.request, self._name, self._entry) or turn.permit.refusal
@@ -248,13 +250,13 @@ class Lane:
         return None
 
     async def _call(self, turn: _Turn, deltas: DeltaPublisher) -> _End | _Move | None:
-        """What follows from a call, or None when it was interrupted."""
+        """What follows from a call, or None when it was interrupted, or ruled out before it began."""
         task = turn.task
         on_text = deltas.add if task.request.stream else _ignore
         called = await self._caller.call(task, turn.number, turn.held, on_text=on_text)
         if isinstance(called, Interruption):
             turn.permit.leave(None)
-            return None
+            return _called_off_before(turn.earlier) if called is Interruption.CANCELLED else None
         turn.permit.leave(called.outcome)
         attempts = [*turn.earlier, called.attempt]
         found = called.problem
@@ -333,8 +335,14 @@ class Lane:
         if held.interruption is Interruption.SHUTDOWN:
             # With Redis away the lease ends by itself, a little later.
             with suppress(StateUnavailableError):
-                await self._context.claims.release(held.lease, called=True)
+                await self._context.claims.release(held.lease, called=held.was_called)
             raise asyncio.CancelledError
+
+
+def _called_off_before(earlier: list[Attempt]) -> _End:
+    """The end of a request that was cancelled while no call was under way."""
+    why = problem(FailureCategory.CANCELLED, "cancelled before the provider was called")
+    return _End(state=State.CANCELLED, attempts=earlier, problem=why)
 
 
 def known_lost_calls(task: LaneTask, claim: Claimed, cut_off: Sequence[LostCall] = ()) -> list[LostCall]:

@@ -26,12 +26,16 @@ class Interruption(StrEnum):
 
 
 class HeldLease:
-    """A lease in use, and the request it is for. `interrupt` ends the call that `run` waits for, and nothing else."""
+    """A lease in use, and the request it is for. `interrupt` ends the call that `run` waits for, and nothing else.
+
+    `was_called`: a call was begun under it. What was interrupted before that has cost nothing.
+    """
 
     def __init__(self, lease: Lease, request: LLMRequest) -> None:
         self.lease = lease
         self.request = request
         self.interruption: Interruption | None = None
+        self.was_called = False
         self._scope: asyncio.Timeout | None = None
 
     def interrupt(self, reason: Interruption) -> None:
@@ -44,6 +48,7 @@ class HeldLease:
         """The call's own result, or why it was ended."""
         if self.interruption is not None:
             return self.interruption
+        self.was_called = True
         self._scope = scope = asyncio.timeout(None)
         try:
             async with scope:
@@ -88,6 +93,9 @@ class LeaseKeeper:
         """Keeps the lease alive for the length of the block."""
         key = (lease.request_id, lease.fence)
         held = self._held[key] = HeldLease(lease, request)
+        if self.is_closing:
+            # It was claimed while all others were interrupted.
+            held.interrupt(Interruption.SHUTDOWN)
         try:
             yield held
         finally:

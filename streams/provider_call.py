@@ -49,7 +49,7 @@ class ProviderCaller:
         self.on_call: Callable[..., None] | None = None
 
     async def call(self, task: LaneTask, number: int, held: HeldLease, *, on_text: OnText) -> CallResult | Interruption:
-        """Makes call number `number`, or says why it was ended before it had an outcome."""
+        """Makes call number `number`, or says why it was ended before it had an outcome, or was not made at all."""
         began = self._now()
         clock = asyncio.get_running_loop().time
         clock_began = clock()
@@ -67,7 +67,7 @@ class ProviderCaller:
             )
         if isinstance(report, CallReport):
             return self._judged(task, number, report, began)
-        if report is not Interruption.CANCELLED:
+        if report is not Interruption.CANCELLED or not held.was_called:
             return report
         called_off = Failed(
             problem=problem(FailureCategory.CANCELLED, "cancelled while the provider was being called"),

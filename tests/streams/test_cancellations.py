@@ -196,6 +196,56 @@ async def test_a_running_call_of_a_request_that_was_submitted_later_goes_on() ->
     assert [result.status for result in world.results().values()] == [State.COMPLETED]
 
 
+async def test_one_that_is_called_off_while_it_is_claimed_is_not_called() -> None:
+    """The worker hears of it before it knows that the lease is its own."""
+    world = World()
+    flow = Flow(world)
+    await flow.send(SENT)
+    claim = world.state.claim
+    heard = []
+    world.is_called_off = lambda _: bool(heard)
+
+    async def claim_and_hear(request_id: str, **arguments: Any) -> object:
+        taken = await claim(request_id, **arguments)
+        heard.append(BY_ID)
+        return taken
+
+    world.state.claim = claim_and_hear  # type: ignore[assignment,method-assign]
+    await flow.run()
+    assert world.calls["r-1"] == 0
+    await cancelled(world)
+
+
+class HearsAtTheLast:
+    """A permit that is looked at just before the call: then the command comes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.left: list[object] = []
+
+    @property
+    def refusal(self) -> None:
+        assert self._world.leases is not None
+        self._world.leases.cancel(lambda _: True)
+
+    def leave(self, outcome: object) -> None:
+        self.left.append(outcome)
+
+
+async def test_one_that_is_called_off_just_before_its_call_counts_no_call() -> None:
+    """No call went out: nothing is flagged, and no attempt is on record."""
+    world = World()
+    permit = world.permit = HearsAtTheLast(world)  # type: ignore[assignment]
+    flow = Flow(world)
+    await flow.send(SENT)
+    await flow.run()
+    assert world.calls["r-1"] == 0
+    await cancelled(world)
+    (result,) = world.results().values()
+    assert result.possibly_billed_calls == 0
+    assert permit.left == [None]
+
+
 async def test_the_control_role_leaves_a_call_to_its_worker_and_tells_it() -> None:
     """Should the worker not hear the command, its lease says so; should it die, the next claim does."""
     world = World()

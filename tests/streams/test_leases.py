@@ -107,5 +107,27 @@ async def test_a_renewal_tells_of_a_cancellation_that_nobody_heard_of() -> None:
     await keeper.close()
 
 
+async def test_a_lease_tells_whether_a_call_was_begun_under_it() -> None:
+    """What was interrupted before its call has cost nothing."""
+    keeper = LeaseKeeper(MemoryStateStore(now_ms), lease_seconds=10)
+    async with keeper.hold(_lease_of("r"), REQUEST) as held:
+        asyncio.get_running_loop().call_soon(keeper.cancel, lambda _: True)
+        assert await held.run(asyncio.Event().wait) is Interruption.CANCELLED
+        assert held.was_called
+    async with keeper.hold(_lease_of("r"), REQUEST) as held:
+        keeper.cancel(lambda _: True)
+        assert await held.run(asyncio.Event().wait) is Interruption.CANCELLED
+        assert not held.was_called
+
+
+async def test_no_call_begins_once_all_were_interrupted() -> None:
+    """Its claim was under way meanwhile, so it was not among them."""
+    keeper = LeaseKeeper(MemoryStateStore(now_ms), lease_seconds=10)
+    keeper.interrupt_all(Interruption.SHUTDOWN)
+    async with keeper.hold(_lease_of("r"), REQUEST) as held:
+        assert await held.run(asyncio.Event().wait) is Interruption.SHUTDOWN
+        assert not held.was_called
+
+
 def _lease_of(request_id: str) -> Lease:
     return Lease(request_id=request_id, fence=1, attempt=1, version=2)

@@ -168,6 +168,8 @@ class World:
     originals: dict[str, Delivery] = field(default_factory=dict)
     provider: Provider | None = None
     claims: ClaimStore | None = None
+    is_called_off: Callable[[LLMRequest], bool] = lambda _: False
+    """What the lane's process has heard of cancellations."""
     permit: OpenPermit = field(default_factory=OpenPermit)
     written_at: dict[int, datetime] = field(default_factory=dict)
     leases: LeaseKeeper | None = None
@@ -275,6 +277,7 @@ class World:
             ending=ending,
             retry=self.retry,
             chance=lambda: 0.5,
+            is_called_off=self.is_called_off,
         )
 
     async def lane_all(self, topic: str = LANE_TOPIC) -> None:
