@@ -4,7 +4,8 @@
 
 Each round sends its share of the requests and does one thing to the system: kill -9, SIGSTOP beyond a lease, a deploy,
 a broker or a Redis that dies, a Redis that comes back empty, a cut network, a provider that fails, a storm of
-rebalances. In the end a checker that shares no code with Sluice reads the topics and the providers' own journals.
+rebalances, a clock that is wrong. In the end a checker that shares no code with Sluice reads the topics and the
+providers' own journals.
 
 The bar: no request lost, none with two different terminal events, every call that the provider saw beyond those that
 answered recorded as possibly billed; and none of the further promises broken that --help lists.
@@ -20,7 +21,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.chaos_run.checker import FINDINGS
-from bench.chaos_run.faults import FAULTS, needs_role, sequence
+from bench.chaos_run.clocks import HOW_TO_GET_IT, find_library
+from bench.chaos_run.faults import FAULTS, needs_clocks, needs_role, sequence
 from bench.chaos_run.report import as_json, show
 from bench.chaos_run.rounds import Options, Outcome, run
 from bench.chaos_run.system import BrokenSystemError
@@ -56,6 +58,12 @@ def main() -> None:
     unknown = sorted(set(names) - set(possible_faults()))
     if unknown:
         parser.error(f"no such fault: {', '.join(unknown)}; there are: {', '.join(possible_faults())}")
+    clock_faults = [name for name in names if needs_clocks(name)]
+    if clock_faults and find_library() is None:
+        if given.faults:
+            parser.error(f"{', '.join(clock_faults)}: no clock can be stepped here without {HOW_TO_GET_IT}")
+        print(f"left out: {', '.join(clock_faults)}, which need {HOW_TO_GET_IT}", file=sys.stderr)
+        names = [name for name in names if name not in clock_faults]
     rounds = given.rounds or (len(names) if given.faults else 30)
     if given.requests < rounds:
         parser.error("--requests: at least one for each round")

@@ -5,7 +5,7 @@ be known: repeats, calls that were made twice and said so, flags that were raise
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
@@ -46,17 +46,35 @@ FINDINGS: Mapping[str, str] = {
 }
 
 
+BAR: Mapping[str, str] = {
+    "lost": "requests lost",
+    "ended twice": "second terminal states",
+    "unflagged call": "extra calls without a flag",
+}
+"""What a run is for: none of these, in the words of its report."""
+
+
 @dataclass(kw_only=True)
 class Verdict:
-    """`findings` by name: what was found, one text each. `counts` by name; `states`: requests by how they ended."""
+    """`findings` by name: what was found, one text each. `counts` by name; `states`: requests by how they ended.
+
+    `ends`, `results`: how many requests have so many terminal events, and results, with different ids. `calls`: how
+    many attempts have no call at the provider (0), one, or more than one (2).
+    """
 
     findings: dict[str, list[str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
+    ends: Counter[int] = field(default_factory=Counter)
+    results: Counter[int] = field(default_factory=Counter)
+    calls: Counter[int] = field(default_factory=Counter)
 
     @property
     def is_clean(self) -> bool:
         return not any(self.findings.values())
+
+    def count_of(self, finding: str) -> int:
+        return len(self.findings.get(finding, ()))
 
     def found(self, name: str, what: str) -> None:
         if name not in FINDINGS:
@@ -122,8 +140,10 @@ def _check_end(history: _History, verdict: Verdict) -> None:
     if not ends or not results:
         missing = [word for word, there in (("terminal event", ends), ("result", results)) if not there]
         verdict.found("lost", f"{name}: no {' and no '.join(missing)}; {_told(history)}")
-    for records, what in ((ends, "ended twice"), (results, "two results")):
-        if len({record.ce_id for record in records}) > 1:
+    for records, spread, what in ((ends, verdict.ends, "ended twice"), (results, verdict.results, "two results")):
+        different = len({record.ce_id for record in records})
+        spread[different] += 1
+        if different > 1:
             verdict.found(what, f"{name}: {_told(history)}")
     accounts = {(event.state, event.version) for event in ends} | {(r.status, r.version) for r in results}
     if len({event.ce_id for event in ends}) == 1 and len(accounts) > 1:
@@ -206,6 +226,7 @@ def _check_calls(history: _History, verdict: Verdict) -> None:
             f"{history.request_id}: {nameless_calls} calls that no attempt names, {nameless_flags} flags; "
             f"{_told(history)}",
         )
+    _spread_calls(history, by_call.keys(), nameless_calls, verdict)
     used_flags += min(nameless_calls, nameless_flags)
     paid = sum(not call.is_refusal for call in history.calls)
     verdict.counts["calls"] += len(history.calls)
@@ -214,6 +235,17 @@ def _check_calls(history: _History, verdict: Verdict) -> None:
     verdict.counts["calls that no attempt names"] += nameless_calls
     verdict.counts["flags"] += sum(attempt.possibly_billed for attempt in attempts)
     verdict.counts["flags with a call"] += used_flags
+
+
+def _spread_calls(history: _History, named: Set[str], nameless_calls: int, verdict: Verdict) -> None:
+    """Counts attempts by their calls: none, one, or (2) more, where there are calls that no attempt can account for."""
+    attempts = len(history.attempts_by_number())
+    nameless_attempts = attempts - len(named)
+    matched = len({call.call for call in history.calls} & named) + min(nameless_calls, nameless_attempts)
+    beyond = max(0, nameless_calls - nameless_attempts)
+    verdict.calls[0] += attempts - matched
+    verdict.calls[1] += matched - min(matched, beyond)
+    verdict.calls[2] += beyond
 
 
 def _check_answer(history: _History, verdict: Verdict) -> None:
@@ -240,10 +272,9 @@ def _check_wishes(history: _History, verdict: Verdict) -> None:
         lost = [number for number, attempt in attempts.items() if attempt.outcome == "lost"]
         if lost and any(number > min(lost) and a.outcome != "lost" for number, a in attempts.items()):
             verdict.found("called again against its will", f"{name}: {_told(history)}")
-    results = history.results
     if sent.deadline is not None:
         deadline = sent.deadline
-        late = max((result.finished - deadline for result in results), default=0.0)
+        late = 0.0 if sent.answered is None else sent.answered - deadline
         verdict.counts["with a short deadline"] += 1
         verdict.counts["ended over 1 s after their deadline"] += late > LATE_SECONDS
         verdict.counts["latest of these, in s"] = max(verdict.counts["latest of these, in s"], round(late))

@@ -7,7 +7,6 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,7 +172,6 @@ def _event(record: ConsumerRecord, fields: dict[str, Any]) -> Event:
 
 def _result(record: ConsumerRecord, fields: dict[str, Any]) -> Result:
     answer, problem = fields["answer"], fields["problem"]
-    finished: datetime = fields["finished_at"]
     return Result(
         request_id=fields["request_id"],
         ce_id=_identity(record),
@@ -183,7 +181,6 @@ def _result(record: ConsumerRecord, fields: dict[str, Any]) -> Result:
         category=problem and problem["category"],
         attempts=tuple(_attempt(attempt) for attempt in fields["attempts"]),
         possibly_billed_calls=fields["possibly_billed_calls"],
-        finished=finished.timestamp(),
     )
 
 

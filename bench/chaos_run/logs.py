@@ -5,14 +5,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
-    """A request that Kafka has acknowledged, and what its sender had asked for."""
+    """A request that Kafka has acknowledged, what its sender had asked for, and when its sender saw the result.
+
+    `round`: counted from 1, in which it was sent.
+    """
 
     request_id: str
+    round: int = 0
     provider: str | None = None
     fail_when_lost: bool = False
     deadline: float | None = None
     cancel_asked: float | None = None
     copies: int = 1
+    answered: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +58,6 @@ class Result:
     category: str | None = None
     attempts: tuple[Attempt, ...] = ()
     possibly_billed_calls: int = 0
-    finished: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

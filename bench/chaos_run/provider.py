@@ -3,7 +3,7 @@
     python -m bench.chaos_run.provider NAME PORT NETWORK_PORT JOURNAL SEED
 
 Calls come to NETWORK_PORT, through the proxy of `network.py`. `POST /weather` on PORT says what they meet from now on
-(the fields of `Weather`). It ends when its standard input does.
+(the fields of `Weather`), `GET /calls` how many there were. It ends when its standard input does.
 
 The journal has two lines a call, as JSON: `begun` when the whole request has come, and `ended` with what was sent: a
 status, or `cut` (we broke it off), or `gone` (the caller did). Each line is one write to a file opened for appending:
@@ -41,6 +41,12 @@ class Weather:
     slowness: float = 1.0
     network: Network = Network.OPEN
 
+    def __str__(self) -> str:
+        """What of it is not as usual."""
+        usual = Weather()
+        told = [f"{name} {value}" for name, value in self.as_json().items() if value != getattr(usual, name)]
+        return ", ".join(told) or "as usual"
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -70,7 +76,11 @@ class ChaosProvider:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/weather", self._change_weather)
+        app.router.add_get("/calls", self._count_calls)
         return app
+
+    async def _count_calls(self, _request: web.Request) -> web.Response:
+        return web.Response(text=f"{self._calls}")
 
     async def _change_weather(self, request: web.Request) -> web.Response:
         given = await request.json()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import aiohttp
 import redis.asyncio
 from pydantic import SecretStr
 
+from bench.chaos_run import clocks
 from bench.chaos_run.load import MODEL, PROVIDERS
 from bench.chaos_run.provider import Weather
 from connectors.kafka.topics_admin import create_topics
@@ -32,7 +33,10 @@ SESSION_SECONDS = 4.0
 DRAIN_SECONDS = 5.0
 SUPERVISION_SECONDS = 0.5
 STOP_SECONDS = 45.0
+SERVICE_SECONDS = 12.0
+"""A little more than the longest time for which a breaker stays open, see `_catalogue`."""
 MAX_ACCIDENTS = 20
+_POLL_SECONDS = 0.1
 _PREFIX = "chaos."
 _PARTITIONS = 4
 _CALLS_AT_ONCE = 16
@@ -58,10 +62,14 @@ class BrokenSystemError(Exception):
 
 @dataclass(kw_only=True)
 class Member:
-    """One process of the system. A supervisor replaces it when it dies, unless it is `leaving`."""
+    """One process of the system. A supervisor replaces it when it dies, unless it is `leaving`.
+
+    `clock`: its own, where this run steps clocks.
+    """
 
     kind: Kind
     process: RoleProcess
+    clock: clocks.SteppedClock | None = None
     leaving: bool = False
 
     @property
@@ -90,12 +98,17 @@ class ProviderProcess:
 
 @dataclass(kw_only=True)
 class ChaosSystem:
-    """What a fault can reach. `accidents`: what went wrong that nobody had done on purpose."""
+    """What a fault can reach. `accidents`: what went wrong that nobody had done on purpose.
+
+    `tell` is called with each thing that is done to it. With a `faketime` library each process has a clock of its own.
+    """
 
     folder: Path
     stack: local_stack.RunningStack
     settings: Settings
     providers: dict[str, ProviderProcess]
+    tell: Callable[[str], None]
+    faketime: Path | None = None
     members: list[Member] = field(default_factory=list)
     accidents: list[str] = field(default_factory=list)
     _spawned: int = 0
@@ -106,8 +119,14 @@ class ChaosSystem:
 
     def spawn(self, kind: Kind) -> Member:
         self._spawned += 1
-        log_path = self.folder / f"{self._spawned:03d}-{'-'.join(kind)}.log"
-        member = Member(kind=kind, process=RoleProcess(*kind, environment=self._environment(), log_path=log_path))
+        name = f"{self._spawned:03d}-{'-'.join(kind)}"
+        environment, clock = self._environment(), None
+        if self.faketime is not None:
+            clock = clocks.SteppedClock(library=self.faketime, path=self.folder / f"{name}.clock")
+            clock.step(0)
+            environment |= clock.environment()
+        process = RoleProcess(*kind, environment=environment, log_path=self.folder / f"{name}.log")
+        member = Member(kind=kind, process=process, clock=clock)
         self.members.append(member)
         return member
 
@@ -138,28 +157,67 @@ class ChaosSystem:
 
     def kill(self, member: Member) -> Member:
         """kill -9, and a new one in its place, which need not be ready yet."""
-        self.members.remove(member)
-        member.process.kill()
+        self.end(member)
         return self.spawn(member.kind)
+
+    def end(self, member: Member) -> None:
+        """kill -9, and nobody in its place."""
+        self.tell(f"kill -9: {member.name}")
+        self._end(member)
+
+    def end_all(self) -> None:
+        """Whoever is there, frozen or not."""
+        for member in list(self.members):
+            member.process.signal(signal.SIGCONT)
+            self._end(member)
+
+    def _end(self, member: Member) -> None:
+        member.process.kill()
+        self._is_gone(member)
+
+    def _is_gone(self, member: Member) -> None:
+        self.members.remove(member)
+        if member.clock is not None:
+            clocks.forget(member.process.pid)
 
     async def terminate(self, members: list[Member]) -> None:
         """SIGTERM to all of them, and their ends. Any exit code but 0 is an accident."""
+        self.tell(f"SIGTERM: {', '.join(member.name for member in members)}")
         for member in members:
             member.leaving = True
         codes = await asyncio.gather(*(member.process.stop(timeout_seconds=STOP_SECONDS) for member in members))
         for member, code in zip(members, codes, strict=True):
-            self.members.remove(member)
+            self._is_gone(member)
             if code != 0:
                 self.accidents.append(f"{member.name} was asked to stop and ended with exit code {code}")
 
     @asynccontextmanager
     async def frozen(self, member: Member) -> AsyncIterator[None]:
         """SIGSTOP for the length of the block, then SIGCONT."""
+        self.tell(f"SIGSTOP: {member.name}")
         member.process.signal(signal.SIGSTOP)
         try:
             yield
         finally:
+            self.tell(f"SIGCONT: {member.name}")
             member.process.signal(signal.SIGCONT)
+
+    @asynccontextmanager
+    async def clocks_wrong(self, members: Sequence[Member], seconds: float) -> AsyncIterator[None]:
+        """Their wall clocks are ahead by so much for the length of the block, or behind."""
+        for member in members:
+            self._step(member, seconds)
+        try:
+            yield
+        finally:
+            for member in members:
+                self._step(member, 0)
+
+    def _step(self, member: Member, seconds: float) -> None:
+        if member.clock is None:
+            raise RuntimeError("this run steps no clocks")
+        self.tell(f"wall clock {f'{seconds:+.0f} s' if seconds else 'right'}: {member.name}")
+        member.clock.step(seconds)
 
     async def supervise(self) -> None:
         """Replaces what died by itself, and notes it. Without end."""
@@ -170,13 +228,28 @@ class ChaosSystem:
                 if _CANNOT_START not in last_words:
                     code = member.process.process.returncode
                     self.accidents.append(f"{member.name} ended by itself with exit code {code}: {last_words}")
-                self.members.remove(member)
+                self._is_gone(member)
                 self.spawn(member.kind)
 
     async def weather(self, provider: str, weather: Weather) -> None:
+        self.tell(f"provider {provider}: {weather}")
         url = f"http://127.0.0.1:{self.providers[provider].port}/weather"
         async with aiohttp.ClientSession() as session, session.post(url, json=weather.as_json()) as response:
             response.raise_for_status()
+
+    async def in_service(self, provider: str) -> None:
+        """Waits until a call reaches it: not while a breaker is open. At most for `SERVICE_SECONDS`."""
+        url = f"http://127.0.0.1:{self.providers[provider].port}/calls"
+
+        async def calls() -> int:
+            async with session.get(url) as response:
+                return int(await response.text())
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SERVICE_SECONDS), aiohttp.ClientSession() as session:
+                before = await calls()
+                while await calls() == before:  # noqa: ASYNC110 - it tells nobody of a call
+                    await asyncio.sleep(_POLL_SECONDS)
 
     @asynccontextmanager
     async def redis(self) -> AsyncIterator["redis.asyncio.Redis"]:
@@ -201,7 +274,9 @@ class ChaosSystem:
 
 
 @asynccontextmanager
-async def running_system(folder: Path, *, workers: int, seed: int) -> AsyncIterator[ChaosSystem]:
+async def running_system(
+    folder: Path, *, workers: int, seed: int, tell: Callable[[str], None], faketime: Path | None = None
+) -> AsyncIterator[ChaosSystem]:
     """Everything up: `workers` processes of each kind, and a bridge. All is stopped in the end, however it ends."""
     environ = {name: value for name, value in os.environ.items() if name not in {"KAFKA_BOOTSTRAP", "REDIS_URL"}}
     stack = await asyncio.to_thread(local_stack.start, folder / "stack", environ=environ)
@@ -217,7 +292,9 @@ async def running_system(folder: Path, *, workers: int, seed: int) -> AsyncItera
             topic_prefix=_PREFIX,
             topic_partitions=_PARTITIONS,
         )
-        system = ChaosSystem(folder=folder, stack=stack, settings=settings, providers=providers)
+        system = ChaosSystem(
+            folder=folder, stack=stack, settings=settings, providers=providers, tell=tell, faketime=faketime
+        )
         (folder / "providers.toml").write_text(_catalogue(providers))
         await create_topics(settings, settings.topics.specs(list(PROVIDERS)))
         await _await_providers(providers)
@@ -230,9 +307,8 @@ async def running_system(folder: Path, *, workers: int, seed: int) -> AsyncItera
     finally:
         if supervising is not None:
             supervising.cancel()
-        for member in system.members if system is not None else ():
-            member.process.signal(signal.SIGCONT)
-            member.process.kill()
+        if system is not None:
+            system.end_all()
         for provider in providers.values():
             provider.stop()
         await asyncio.to_thread(stack.stop)

@@ -44,7 +44,6 @@ def result(version: int, status: str, attempts: tuple[Attempt, ...], *, call: st
         answer=call and f"This answers {NAME} by call {call}.",
         attempts=attempts,
         possibly_billed_calls=sum(one.possibly_billed for one in attempts),
-        finished=100.0,
     )
 
 
@@ -300,6 +299,19 @@ def test_wishes_that_were_granted_are_no_findings() -> None:
     assert check(sent(AFTER_A_RETRY, fail_when_lost=True)).findings == {}
 
 
+def test_ends_results_and_calls_are_spread_by_how_many_there_are() -> None:
+    """None, one, or more: of a request, of a request, and of an attempt."""
+    good = check(GOOD)
+    assert (good.ends, good.results, good.calls) == ({1: 1}, {1: 1}, {0: 0, 1: 1, 2: 0})
+    lost = check(changed(GOOD, events=GOOD.events[:2], results=()))
+    assert (lost.ends, lost.results) == ({0: 1}, {0: 1})
+    again = (replace(GOOD.events[2], version=9, ce_id="again"),)
+    assert check(changed(GOOD, events=GOOD.events + again)).ends == {2: 1}
+    assert check(CALLED_TWICE).calls == {0: 0, 1: 2, 2: 0}
+    assert check(changed(CALLED_TWICE, calls=CALLED_TWICE.calls[1:])).calls == {0: 1, 1: 1, 2: 0}
+    assert check(changed(GOOD, calls=(*GOOD.calls, call("alpha-9")))).calls == {0: 0, 1: 0, 2: 1}
+
+
 def test_a_flag_without_a_call_is_a_count_only() -> None:
     """A worker may die between its claim and its call: nobody can know, so it is flagged."""
     verdict = check(changed(CALLED_TWICE, calls=CALLED_TWICE.calls[1:]))
@@ -327,7 +339,7 @@ def test_an_end_without_a_call_of_its_own_names_the_last_call_that_was_made() ->
 
 def test_what_a_sender_asked_for_is_counted() -> None:
     """Deadlines and cancellations that came too late to matter."""
-    verdict: Verdict = check(sent(GOOD, deadline=80.0, cancel_asked=70.0))
+    verdict: Verdict = check(sent(GOOD, deadline=80.0, cancel_asked=70.0, answered=100.0))
     assert verdict.counts["ended over 1 s after their deadline"] == 1
     assert verdict.counts["calls begun after their deadline"] == 1
     assert verdict.counts["called over 1 s after they were cancelled"] == 1

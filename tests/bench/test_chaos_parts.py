@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from bench.chaos_run.evidence import read_calls
-from bench.chaos_run.faults import FAULTS, needs_role, sequence
+from bench.chaos_run.faults import FAULTS, needs_clocks, needs_role, sequence
 from bench.chaos_run.load import plan
 from bench.chaos_run.logs import Call
 from bench.chaos_run.network import Network, Proxy
@@ -59,8 +59,9 @@ def test_each_fault_comes_once_before_any_comes_again() -> None:
     assert drawn != sequence(names, rounds=2 * len(names) + 1, seed=4)
 
 
-def test_faults_say_whom_they_need() -> None:
-    """A version without a role cannot have it killed."""
+def test_faults_say_what_they_need() -> None:
+    """A version without a role cannot have it killed, a machine without the library no clock stepped."""
+    assert [name for name in FAULTS if needs_clocks(name)] == ["clock-ahead", "clock-behind"]
     assert needs_role("kill-control") == "control"
     assert needs_role("kill-everybody") is None
     assert needs_role("broker-kill") is None
@@ -174,6 +175,20 @@ async def test_lost_answers_were_paid_for(tmp_path: Path) -> None:
             await bench.ask()
         (call,) = await bench.ended_calls(1)
     assert call.status == 200
+
+
+async def test_calls_are_counted_as_they_begin(tmp_path: Path) -> None:
+    """A fault of the provider waits for one: behind an open breaker it would befall nobody."""
+    async with running(tmp_path) as bench, aiohttp.ClientSession() as session:
+        for made in range(3):
+            async with session.get(f"http://127.0.0.1:{bench.port}/calls") as response:
+                assert await response.text() == f"{made}"
+            await bench.ask()
+
+
+def test_weather_says_what_is_unusual() -> None:
+    assert str(Weather()) == "as usual"
+    assert str(Weather(errors=0.5, network=Network.SILENT)) == "errors 0.5, network silent"
 
 
 async def test_a_refused_or_silent_network_lets_nothing_through_and_opens_again(tmp_path: Path) -> None:
