@@ -147,14 +147,15 @@ class Ending:
             result = found
         else:
             return
+        if result.status is State.FAILED and result.problem is not None and origins.record is not None:
+            # Whoever reads of the failure finds the letter.
+            await self._write_dead_letter(result, result.problem, origins.record, origins.redrive_count)
         await self._context.producer.send_all(
             [
                 self._writer.status(results.ending_event(result), trace),
                 *(self._writer.attempt(attempt, trace) for attempt in result.attempts[origins.published_attempts :]),
             ]
         )
-        if result.status is State.FAILED and result.problem is not None and origins.record is not None:
-            await self._write_dead_letter(result, result.problem, origins.record, origins.redrive_count)
         if origins.copy_to is not None:
             await self._copy(self._writer.result(result, trace, topic=origins.copy_to), request_id)
         self._on_published(request_id)
