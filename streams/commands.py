@@ -88,13 +88,16 @@ class CommandStage:
         return ended
 
     async def _cancel(self, command: Command, request_ids: list[str]) -> int:
-        found = await patiently("look", lambda: self._context.state.look(request_ids))
-        wanted = [known for known in found if _is_wanted(command, known)]
-        ids = [known.request_id for known in wanted]
+        state = self._context.state
+        found = await patiently("look", lambda: state.look(request_ids))
+        ids = [known.request_id for known in found if _is_wanted(command, known)]
         if not ids:
             return 0
-        # Whoever holds one, or claims it before it is ended below, knows by this.
-        await patiently("cancel", lambda: self._context.state.cancel(ids))
+        # From now on whoever holds one, or claims it, ends it himself. One that was seen in a call may wait for its next
+        # try by now: so all are looked at again.
+        await patiently("cancel", lambda: state.cancel(ids))
+        found = await patiently("look", lambda: state.look(ids))
+        wanted = [known for known in found if _is_wanted(command, known)]
         why = _called_off(command)
         return await end_all_from_outside(self._context, self._ending, wanted, State.CANCELLED, lambda _: why)
 

@@ -16,7 +16,17 @@ from uuid import uuid4
 import structlog
 
 from connectors import metrics
-from connectors.state.base import Busy, Claimed, LostCall, Moved, Settled, Stale, StateUnavailableError, TaskRef
+from connectors.state.base import (
+    Busy,
+    CalledOff,
+    Claimed,
+    LostCall,
+    Moved,
+    Settled,
+    Stale,
+    StateUnavailableError,
+    TaskRef,
+)
 from connectors.tracing import outgoing, processing_span
 from policy import results, validation
 from policy.catalogue import ProviderEntry
@@ -225,7 +235,7 @@ class Lane:
     def _end_without_call(self, turn: _Turn) -> _End | None:
         task, claim, earlier = turn.task, turn.claim, turn.earlier
         if claim.cancelled:
-            return _called_off_before(earlier)
+            return _called_off(earlier, "before the provider was called")
         if self._context.now() >= task.deadline_at:
             return _End(state=State.EXPIRED, attempts=earlier, problem=validation.deadline_passed(task.deadline_at))
         refused = denial(task.request, self._name, self._entry) or turn.permit.refusal
@@ -256,14 +266,16 @@ class Lane:
         called = await self._caller.call(task, turn.number, turn.held, on_text=on_text)
         if isinstance(called, Interruption):
             turn.permit.leave(None)
-            return _called_off_before(turn.earlier) if called is Interruption.CANCELLED else None
+            if called is Interruption.CANCELLED:
+                return _called_off(turn.earlier, "before the provider was called")
+            return None
         turn.permit.leave(called.outcome)
         attempts = [*turn.earlier, called.attempt]
         found = called.problem
         if found is None:
             return _End(state=State.COMPLETED, attempts=attempts, answer=called.answer)
         if turn.held.interruption is Interruption.CANCELLED:
-            return _End(state=State.CANCELLED, attempts=attempts, problem=found)
+            return _called_off(attempts, "while the provider was being called")
         if found.category is FailureCategory.DEADLINE:
             return _End(state=State.EXPIRED, attempts=attempts, problem=found)
         return self._after_failure(task, attempts, found)
@@ -312,6 +324,8 @@ class Lane:
         )
         if earlier is None:
             return decided
+        if isinstance(earlier, CalledOff):
+            return await self._store(turn, _called_off(decided.summary.attempts, "after a call that failed"))
         if earlier.state.is_terminal:
             return earlier
         log.warning("fenced", request_id=lease.request_id, attempt=lease.attempt)
@@ -339,10 +353,10 @@ class Lane:
             raise asyncio.CancelledError
 
 
-def _called_off_before(earlier: list[Attempt]) -> _End:
-    """The end of a request that was cancelled while no call was under way."""
-    why = problem(FailureCategory.CANCELLED, "cancelled before the provider was called")
-    return _End(state=State.CANCELLED, attempts=earlier, problem=why)
+def _called_off(attempts: list[Attempt], when: str) -> _End:
+    return _End(
+        state=State.CANCELLED, attempts=attempts, problem=problem(FailureCategory.CANCELLED, f"cancelled {when}")
+    )
 
 
 def known_lost_calls(task: LaneTask, claim: Claimed, cut_off: Sequence[LostCall] = ()) -> list[LostCall]:

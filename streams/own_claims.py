@@ -26,6 +26,7 @@ from connectors.state.base import (
     Ended,
     Lease,
     Renewal,
+    Rescheduled,
     Settled,
     StateStore,
     StateUnavailableError,
@@ -184,9 +185,9 @@ class OutageClaims(ClaimStore):
 
     async def reschedule(
         self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
-    ) -> Settled | None:
+    ) -> Rescheduled:
         try:
-            settled = await self._shared.reschedule(
+            rescheduled = await self._shared.reschedule(
                 lease, state, task_version=task_version, next_attempt=next_attempt, summary=summary
             )
         except StateUnavailableError:
@@ -196,7 +197,7 @@ class OutageClaims(ClaimStore):
             # The task that follows carries a higher version, and the store believes the newer task.
             return None
         self._note_back()
-        return settled
+        return rescheduled
 
     def _remember(self, request_id: str, ended: _OwnEnd) -> None:
         self._ended[request_id] = ended

@@ -210,7 +210,13 @@ class Stale:
     """A later task of the same request is in Kafka. This one has nothing more to cause."""
 
 
+@dataclass(frozen=True, slots=True)
+class CalledOff:
+    """Somebody cancelled the request: it is to have no other try. The lease stands, for its holder to end it."""
+
+
 Claim = Claimed | Busy | Settled | Moved | Stale
+Rescheduled = Settled | CalledOff | None
 Requeued = Moved | Stale | Settled
 
 
@@ -307,10 +313,11 @@ class ClaimStore(Protocol):
 
     async def reschedule(
         self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
-    ) -> Settled | None:
+    ) -> Rescheduled:
         """Ends the claim of task `task_version` with another try to come: RETRY_SCHEDULED, or QUEUED elsewhere.
 
-        The version is then one above the lease's, and the next task carries it. Replies are those of `settle`.
+        The version is then one above the lease's, and the next task carries it. Replies are those of `settle`, or
+        `CalledOff`, and nothing has changed.
         """
         ...
 

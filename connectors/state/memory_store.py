@@ -11,6 +11,7 @@ from connectors.state.base import (
     Admitted,
     Arrival,
     Busy,
+    CalledOff,
     Cancellation,
     Claim,
     Doubtful,
@@ -23,6 +24,7 @@ from connectors.state.base import (
     Refusal,
     Renewal,
     Requeued,
+    Rescheduled,
     Settled,
     Stale,
     StateUnavailableError,
@@ -192,7 +194,7 @@ class MemoryStateStore:
 
     async def reschedule(
         self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
-    ) -> Settled | None:
+    ) -> Rescheduled:
         step = moving_step(State.PROCESSING, state)
         request = self._find(lease.request_id)
         if request is None:
@@ -203,6 +205,8 @@ class MemoryStateStore:
             return None
         elif not request.is_held_by(lease) and not request.is_free_for(lease, self._now_ms()):
             return request.settled()
+        elif request.is_cancelled:
+            return CalledOff()
         request.standing = Standing(State.PROCESSING, lease.version)
         request.move(step, task_version=task_version, next_attempt=next_attempt, summary=summary)
         request.fence = lease.fence

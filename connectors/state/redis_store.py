@@ -31,6 +31,7 @@ from connectors.state.base import (
     Refusal,
     Renewal,
     Requeued,
+    Rescheduled,
     Settled,
     StateUnavailableError,
     TaskRef,
@@ -46,6 +47,7 @@ from connectors.state.replies import (
     lost_calls_of,
     moved_of,
     refusal_of,
+    rescheduled_of,
     settled_of,
 )
 from connectors.state.script_runner import Argument, ScriptName, ScriptRunner
@@ -223,13 +225,12 @@ class RedisStateStore:
 
     async def reschedule(
         self, lease: Lease, state: State, *, task_version: int, next_attempt: int, summary: bytes
-    ) -> Settled | None:
+    ) -> Rescheduled:
         moving_step(State.PROCESSING, state)
         keys = (self._keys.request(lease.request_id),)
         moved = (lease.fence, lease.version, state, task_version, next_attempt, summary)
         arguments = (*moved, self._retention_ms, int(lease.is_own))
-        reply = await self._scripts.run(ScriptName.RESCHEDULE, keys, arguments)
-        return None if reply is None else settled_of(reply)
+        return rescheduled_of(await self._scripts.run(ScriptName.RESCHEDULE, keys, arguments))
 
     async def requeue(
         self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int

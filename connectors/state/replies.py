@@ -6,6 +6,7 @@ from typing import Any
 from connectors.state.base import (
     Admission,
     Admitted,
+    CalledOff,
     Doubtful,
     Duplicate,
     Full,
@@ -14,6 +15,7 @@ from connectors.state.base import (
     Moved,
     Place,
     Refusal,
+    Rescheduled,
     Settled,
     Stale,
 )
@@ -43,6 +45,17 @@ def refusal_of(reply: list[Any]) -> Refusal:
             if isinstance(admission, Full):
                 raise TypeError("a refusal is not counted, so there is always room for it")
             return admission
+
+
+def rescheduled_of(reply: list[Any] | None) -> Rescheduled:
+    """What `reschedule.lua` replies."""
+    match reply:
+        case None:
+            return None
+        case [b"called off"]:
+            return CalledOff()
+        case _:
+            return settled_of(reply)
 
 
 def moved_of(reply: list[Any]) -> Moved | Stale | Settled:

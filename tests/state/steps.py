@@ -12,7 +12,7 @@ from connectors.state.base import (
     Known,
     Lease,
     Limits,
-    Settled,
+    Rescheduled,
     TaskRef,
 )
 from schemas.dead_letter_headers import Redrive
@@ -110,7 +110,7 @@ async def reschedule(
     task_version: int = 1,
     state: State = State.RETRY_SCHEDULED,
     summary: bytes = b"failed",
-) -> Settled | None:
+) -> Rescheduled:
     return await world.store.reschedule(
         lease, state, task_version=task_version, next_attempt=lease.attempt + 1, summary=summary
     )

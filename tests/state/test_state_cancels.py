@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from connectors.state.base import Admitted, Cancellation, Renewal
+from connectors.state.base import Admitted, CalledOff, Cancellation, Renewal, Settled
 from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
 from tests.state.steps import (
@@ -14,6 +14,7 @@ from tests.state.steps import (
     admitted,
     arrival,
     claimed,
+    own,
     requeue,
     reschedule,
     seen,
@@ -52,7 +53,7 @@ async def test_the_holder_of_a_cancelled_request_hears_of_it_when_it_renews(worl
     assert await world.store.settle(cancelled, State.CANCELLED, b"x") is None
 
 
-async def test_a_cancellation_outlives_a_retry_and_a_lost_call(world: World) -> None:
+async def test_a_cancellation_outlives_a_lost_call(world: World) -> None:
     """The worker did not hear of it in time, or died."""
     await admitted(world)
     lease = (await claimed(world, version=1)).lease
@@ -60,9 +61,53 @@ async def test_a_cancellation_outlives_a_retry_and_a_lost_call(world: World) -> 
     await world.let_pass(LEASE_MS + 1)
     again = await claimed(world, version=1)
     assert again.cancelled
-    assert await reschedule(world, again.lease, state=State.QUEUED) is None
-    assert (await claimed(world, version=again.lease.version + 1, attempt=3)).cancelled
     assert lease.fence < again.lease.fence
+
+
+@pytest.mark.parametrize("state", [State.RETRY_SCHEDULED, State.QUEUED])
+async def test_what_was_cancelled_during_its_call_has_no_other_try(world: World, state: State) -> None:
+    """Its holder is told instead, as often as it asks, and ends it with the lease that it has."""
+    await admitted(world)
+    lease = (await claimed(world, version=1)).lease
+    await world.store.cancel(["r1"])
+    for _ in range(2):
+        assert await reschedule(world, lease, state=state) == CalledOff()
+    assert await world.store.renew([lease], lease_ms=LEASE_MS) == Renewal(cancelled=(lease,))
+    assert await world.store.settle(lease, State.CANCELLED, b"x") is None
+    assert await reschedule(world, lease, state=state) == Settled(State.CANCELLED, lease.version + 1, b"x")
+
+
+@pytest.mark.parametrize("state", [State.RETRY_SCHEDULED, State.QUEUED])
+async def test_a_try_that_was_granted_before_the_cancellation_stands(world: World, state: State) -> None:
+    """Its reply may have been lost: whoever asks again is told the same, and its task says that it is cancelled."""
+    await admitted(world)
+    lease = (await claimed(world, version=1)).lease
+    assert await reschedule(world, lease, state=state) is None
+    await world.store.cancel(["r1"])
+    assert await reschedule(world, lease, state=state) is None
+    if state is State.RETRY_SCHEDULED:
+        await requeue(world, task_version=lease.version + 1)
+    assert (await claimed(world)).cancelled
+
+
+async def test_whoever_lost_the_lease_is_not_told_to_end_what_was_cancelled(world: World) -> None:
+    await admitted(world)
+    lost = (await claimed(world, version=1)).lease
+    await world.let_pass(LEASE_MS + 1)
+    current = (await claimed(world, version=1)).lease
+    await world.store.cancel(["r1"])
+    assert await reschedule(world, lost) == Settled(State.PROCESSING, current.version, None)
+    assert await reschedule(world, current) == CalledOff()
+
+
+async def test_a_workers_own_claim_of_what_was_cancelled_has_no_other_try(world: World) -> None:
+    """Called while the store was away, and called off before or meanwhile."""
+    await admitted(world)
+    lease = own((await claimed(world, version=1)).lease)
+    await world.let_pass(LEASE_MS + 1)
+    await world.store.cancel(["r1"])
+    assert await reschedule(world, lease) == CalledOff()
+    assert await world.store.settle(lease, State.CANCELLED, b"x") is None
 
 
 async def test_a_cancellation_outlives_a_failover_of_the_store(world: World) -> None:

@@ -1,6 +1,7 @@
 """A cancellation is honoured wherever the request is, and concerns nothing that was sent later."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from schemas.command import Command
 from schemas.vocabulary import AttemptOutcome, FailureCategory, State
 from streams.commands import CancelListener, read_command
 from tests.streams.flow import Flow, assert_sound
-from tests.streams.samples import OVERLOADED, request
+from tests.streams.samples import OVERLOADED, TWO_PROVIDERS, request
 from tests.streams.world import LEASE_SECONDS, START, Crasher, World
 
 SENT = request(tenant_id="t", correlation_id="c")
@@ -286,6 +287,51 @@ async def test_an_answer_that_came_before_the_command_is_kept() -> None:
     world.script.during = mark
     await flow.run()
     assert [result.status for result in world.results().values()] == [State.COMPLETED]
+
+
+@pytest.mark.parametrize("may_move", [False, True], ids=["retry", "failover"])
+async def test_a_call_that_fails_just_as_its_cancellation_lands_ends_at_once(*, may_move: bool) -> None:
+    """Its worker has not heard of it: the shared state says that there is to be no other try."""
+    world = World(outcome=OVERLOADED, catalogue=TWO_PROVIDERS)
+
+    async def mark(_call: Call) -> None:
+        assert await world.cancel(BY_ID) == 0
+
+    world.script.during = mark
+    flow = Flow(world)
+    await flow.send(SENT.model_copy(update={"allow_failover": may_move}))
+    await flow.run()
+    assert world.clock == START
+    assert world.calls["r-1"] == 1
+    await cancelled(world, attempts=1)
+    assert len(world.written("llm.attempts")) == 1
+
+
+async def test_a_call_that_fails_while_its_cancellation_is_carried_out_ends_at_once() -> None:
+    """It was seen in its call, and waits for another one before it is marked as cancelled."""
+    world = World(outcome=OVERLOADED)
+    flow = Flow(world)
+    await flow.send(SENT)
+    marking = world.state.cancel
+
+    is_called, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def fail_and_mark(request_ids: Sequence[str]) -> None:
+        goes_on.set()
+        await call
+        await marking(request_ids)
+
+    async def wait(_call: Call) -> None:
+        is_called.set()
+        await goes_on.wait()
+
+    world.state.cancel = fail_and_mark  # type: ignore[method-assign]
+    world.script.during = wait
+    call = asyncio.create_task(flow.take_one())
+    await is_called.wait()
+    assert await world.cancel(BY_ID) == 1
+    await flow.run()
+    await cancelled(world, attempts=1)
 
 
 async def test_a_tenants_requests_are_all_called_off_and_no_others() -> None:

@@ -3,7 +3,8 @@
 -- KEYS  request hash
 -- ARGV  1 fence, 2 version of the lease, 3 next state, 4 version of the task that was claimed, 5 number of the next
 --       call, 6 summary, 7 retention in ms, 8 whether the lease is a worker's own, taken while this store was away
--- Gives nothing to the winner, and {'settled', state, version, outcome, place} to others
+-- Gives nothing to the winner, {'settled', state, version, outcome, place} to others, and {'called off'} where the
+-- request was cancelled: its holder is to end it, and not to find that out when the wait is over
 
 local request = KEYS[1]
 local fence, lease_version, next_state = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -13,7 +14,7 @@ local TERMINAL = {completed = true, failed = true, expired = true, cancelled = t
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local known = redis.call('HMGET', request, 'state', 'fence', 'until', 'version', 'deadline')
+local known = redis.call('HMGET', request, 'state', 'fence', 'until', 'version', 'cancel')
 local state, version, held_until_ms = known[1], tonumber(known[4]), tonumber(known[3] or 0)
 local same_fence = known[2] == fence
 
@@ -34,6 +35,9 @@ else
 end
 if state and not (held or stands and version <= lease_version) then
   return blocked(state, version)
+end
+if known[5] then
+  return {'called off'}
 end
 
 redis.call('HSET', request, 'state', next_state, 'version', next_version, 'task', next_version, 'moved', task_version,
