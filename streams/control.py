@@ -22,7 +22,6 @@ from connectors.stopping import end_process_after, stop_event
 from policy.catalogue import Catalogue
 from streams.commands import CommandStage
 from streams.confirming import ResultConfirmer
-from streams.context import StageContext
 from streams.deadlines import DeadlineSweeper
 from streams.delay import DelayStage
 from streams.ending import Ending
@@ -74,7 +73,7 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
         log.info("worker_started", role="control")
         await asyncio.gather(
             _forever("delay", delayed, delay.run, stop),
-            _forever("deadlines", results, lambda stopping: _sweep(context, confirmer, sweeper, stopping), stop),
+            _forever("deadlines", results, lambda stopping: _sweep(confirmer, sweeper, stopping), stop),
             _forever("commands", commands, carrying_out.run, stop),
         )
         end_process_after(STOP_SECONDS)
@@ -82,15 +81,15 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
     return 0
 
 
-async def _sweep(
-    context: StageContext, confirmer: ResultConfirmer, sweeper: DeadlineSweeper, stop: asyncio.Event
-) -> None:
-    next_at = context.now().timestamp()
+async def _sweep(confirmer: ResultConfirmer, sweeper: DeadlineSweeper, stop: asyncio.Event) -> None:
+    # A wall clock that is set back would put the next sweep off by as much.
+    clock = asyncio.get_running_loop().time
+    next_at = clock()
     while not stop.is_set():
         await confirmer.poll()
-        if context.now().timestamp() >= next_at:
+        if clock() >= next_at:
             await sweeper.sweep()
-            next_at = context.now().timestamp() + SWEEP_SECONDS
+            next_at = clock() + SWEEP_SECONDS
 
 
 async def _forever(name: str, consumer: AIOKafkaConsumer, work: Work, stop: asyncio.Event) -> None:

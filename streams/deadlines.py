@@ -3,6 +3,7 @@
 A request that is being called is left to its lane: the call ends with the deadline, and settles it there.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -44,10 +45,15 @@ class DeadlineSweeper:
         restoring: Restore = restore,
         *,
         has_gone_back: Callable[[], Awaitable[bool]] = _never,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`has_gone_back` tells whether the shared state has lost what it knew when this was asked before."""
+        """`has_gone_back` tells whether the shared state has lost what it knew when this was asked before.
+
+        `clock` gives seconds, and is never set back.
+        """
         self._context = context
         self._has_gone_back = has_gone_back
+        self._clock = clock
         self._is_to_restore = False
         self._restore = restoring
         self._ending = ending
@@ -77,7 +83,7 @@ class DeadlineSweeper:
         return ended
 
     async def _publish_again(self, ended: list[Known]) -> None:
-        now = self._context.now().timestamp()
+        now = self._clock()
         unpublished = {known.request_id: known for known in ended if known.outcome}
         self._unpublished_since = {
             request_id: self._unpublished_since.get(request_id, now) for request_id in unpublished

@@ -13,6 +13,7 @@ from streams import confirming, control
 from streams.commands import CommandStage
 from streams.confirming import ResultConfirmer
 from streams.control import _forever
+from streams.deadlines import DeadlineSweeper
 from tests.streams.flow import Flow
 from tests.streams.kept_log import KeptLogConsumer
 from tests.streams.samples import request
@@ -156,3 +157,23 @@ async def test_what_ended_while_redis_was_away_is_not_cancelled_as_well() -> Non
     command = Command(command_id="c", issued_at=START, tenant_id="default")
     assert await stage.carry_out(command) == 0
     assert world.results() == {}
+
+
+async def test_sweeps_go_on_whatever_the_wall_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands still here; one that is set back would put the next sweep off by as much."""
+    monkeypatch.setattr(control, "SWEEP_SECONDS", 0.001)
+    world, stop, swept = World(), asyncio.Event(), 0
+    context, ending = world._process(Crasher(), "/control")
+    confirmer = ResultConfirmer(context, cast("AIOKafkaConsumer", KeptLogConsumer("llm.results")))
+
+    class Counting(DeadlineSweeper):
+        async def sweep(self) -> int:
+            nonlocal swept
+            swept += 1
+            if swept == 3:
+                stop.set()
+            return 0
+
+    async with asyncio.timeout(10):
+        await control._sweep(confirmer, Counting(context, ending, confirmer), stop)
+    assert swept == 3

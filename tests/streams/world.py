@@ -303,7 +303,9 @@ class World:
         """The control role looks for deadlines, with all results read."""
         if self.sweeper is None or self.sweeper[0] is not crasher:
             context, ending = self._process(crasher or Crasher(), "/control")
-            self.sweeper = crasher, DeadlineSweeper(context, ending, cast("ResultConfirmer", AllConfirmed()))
+            confirmer = cast("ResultConfirmer", AllConfirmed())
+            sweeper = DeadlineSweeper(context, ending, confirmer, clock=lambda: (self.clock - START).total_seconds())
+            self.sweeper = crasher, sweeper
         return await self.sweeper[1].sweep()
 
     async def cancel(self, command: Command, crasher: Crasher | None = None) -> int:
