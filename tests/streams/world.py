@@ -205,6 +205,10 @@ class World:
             await self.state.adopt(found_task(task, of_this, size_bytes=len(record.value or b"")))
         await self.state.restored()
 
+    def seconds(self) -> float:
+        """Since the world began."""
+        return (self.clock - START).total_seconds()
+
     def pass_time(self, seconds: float) -> None:
         self.clock += timedelta(seconds=seconds)
 
@@ -304,7 +308,7 @@ class World:
         if self.sweeper is None or self.sweeper[0] is not crasher:
             context, ending = self._process(crasher or Crasher(), "/control")
             confirmer = cast("ResultConfirmer", AllConfirmed())
-            sweeper = DeadlineSweeper(context, ending, confirmer, clock=lambda: (self.clock - START).total_seconds())
+            sweeper = DeadlineSweeper(context, ending, confirmer, clock=self.seconds)
             self.sweeper = crasher, sweeper
         return await self.sweeper[1].sweep()
 
