@@ -94,9 +94,13 @@ class TopicReader:
         """Of each partition the offset of its next record, as it is now."""
         return dict(await self._consumer.end_offsets(list(self._consumer.assignment())))
 
+    async def has_reached(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether everything before these offsets has been given."""
+        return all([await self._consumer.position(partition) >= end for partition, end in ends.items()])
+
     async def up_to(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[list[ConsumerRecord]]:
         """Everything before these offsets, in batches as they come."""
-        while any([await self._consumer.position(partition) < end for partition, end in ends.items()]):
+        while not await self.has_reached(ends):
             batch = await self.some(timeout_ms=200)
             yield [record for record in batch if record.offset < ends[TopicPartition(record.topic, record.partition)]]
 

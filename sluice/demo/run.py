@@ -15,10 +15,11 @@ from connectors.settings import Settings
 from schemas import LLMRequest, LLMResult, StatusEvent
 from schemas.codec import Codec
 from schemas.envelope import header
-from sluice.client import Client, read_result
+from sluice.client import Client
 from sluice.demo.essays import pair_requests
 from sluice.demo.plan import Plan
 from sluice.demo.report import Report
+from sluice.results import read_result
 
 CHECK_MS = 500
 LAST_EVENTS_SECONDS = 30.0

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -16,29 +14,14 @@ from connectors.kafka.access import KafkaAccessError
 from connectors.kafka.client import client_options
 from connectors.kafka.producer import Outgoing, Producer
 from connectors.kafka.reader import TopicReader
-from connectors.kafka.topics_admin import create_topics
 from connectors.settings import Settings
 from schemas import LLMRequest, LLMResult
 from schemas.codec import Codec, SchemaUnavailableError, SingleObjectCodec
 from schemas.command import Command
-from schemas.delta import Delta
-from schemas.envelope import cloud_event
-from schemas.request import Message
-from schemas.vocabulary import Role, State
-from sluice.client import REMEMBERED_IDS, Client, ClientClosedError, unique_results
-
-CODEC = SingleObjectCodec()
-
-
-def request(request_id: str) -> LLMRequest:
-    return LLMRequest(request_id=request_id, messages=[Message(role=Role.USER, content="hi")])
-
-
-def result(request_id: str, version: int = 2) -> LLMResult:
-    now = datetime.now(UTC)
-    return LLMResult(
-        request_id=request_id, status=State.CANCELLED, state_version=version, submitted_at=now, finished_at=now
-    )
+from sluice import results
+from sluice.client import Client, ClientClosedError
+from sluice.results import unique_results
+from tests.cli.client_support import CODEC, answer, answering, request, result, submitted
 
 
 def record(request_id: str, *, ce_id: str | None, value: bytes | None = None) -> ConsumerRecord:
@@ -103,8 +86,8 @@ async def test_a_schema_registry_that_is_away_is_waited_for() -> None:
 
 async def test_the_memory_for_repeats_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest id is forgotten first."""
-    assert REMEMBERED_IDS > 10_000
-    monkeypatch.setattr("sluice.client.REMEMBERED_IDS", 2)
+    assert results.REMEMBERED_IDS > 10_000
+    monkeypatch.setattr(results, "REMEMBERED_IDS", 2)
     ids = ["1", "2", "3", "2", "3", "1"]
     assert await ids_of([record(f"r{ce_id}", ce_id=ce_id) for ce_id in ids]) == ["r1", "r2", "r3", "r1"]
 
@@ -130,29 +113,6 @@ async def test_a_client_without_topics_says_which(stack_settings: Settings) -> N
     with pytest.raises(UnknownTopicOrPartitionError, match=stack_settings.topics.requests):
         async with Client(stack_settings):
             pass
-
-
-@asynccontextmanager
-async def answering(settings: Settings) -> AsyncIterator[Producer]:
-    """Topics, and a producer for results that stand for a pipeline."""
-    await create_topics(settings, settings.topics.specs([]))
-    async with Producer(client_options(settings)) as producer:
-        yield producer
-
-
-async def answer(producer: Producer, settings: Settings, *request_ids: str) -> None:
-    for name in request_ids:
-        headers = cloud_event(type="test", source="/test", key=name, id=f"{name}-2")
-        value = CODEC.encode(result(name))
-        await producer.send(Outgoing(topic=settings.topics.results, key=name.encode(), value=value, headers=headers))
-
-
-async def submitted(reader: TopicReader, count: int) -> list[bytes | None]:
-    keys: list[bytes | None] = []
-    async with asyncio.timeout(20):
-        while len(keys) < count:
-            keys += [one.key for one in await reader.some(timeout_ms=200)]
-    return keys
 
 
 @pytest.mark.integration
@@ -221,53 +181,6 @@ async def test_a_reader_that_fails_is_told_to_whoever_waits_and_replaced(
         assert (await call).request_id == "next"
 
 
-async def write_delta(producer: Producer, settings: Settings, piece: Delta) -> None:
-    key = piece.request_id.encode()
-    await producer.send(Outgoing(topic=settings.topics.deltas, key=key, value=CODEC.encode(piece), headers=[]))
-
-
-@pytest.mark.integration
-async def test_a_stream_gives_each_piece_once_and_the_result_last(stack_settings: Settings) -> None:
-    """Pieces of others, repeats and those of a superseded attempt are left out; pieces behind the result are not."""
-    settings = stack_settings
-    async with (
-        answering(settings) as producer,
-        TopicReader(client_options(settings), [settings.topics.requests]) as requests,
-        Client(settings) as client,
-    ):
-        pieces: list[tuple[int, int, str]] = []
-        last: LLMResult | None = None
-
-        async def read() -> None:
-            nonlocal last
-            async for part in client.stream(request("mine"), timeout_seconds=20):
-                assert last is None, "nothing comes after the result"
-                if isinstance(part, LLMResult):
-                    last = part
-                else:
-                    pieces.append((part.attempt, part.seq, part.text))
-
-        reading = asyncio.create_task(read())
-        assert await submitted(requests, 1) == [b"mine"]
-        told = [(1, 0, "a"), (1, 0, "a"), (1, 1, "b"), (2, 0, "A"), (1, 2, "c"), (2, 1, "B"), (2, 1, "B")]
-        for attempt, seq, text in told:
-            await write_delta(producer, settings, Delta(request_id="other", attempt=9, seq=seq, text="no"))
-            await write_delta(producer, settings, Delta(request_id="mine", attempt=attempt, seq=seq, text=text))
-        await answer(producer, settings, "mine")
-        await asyncio.wait_for(reading, 20)
-    assert pieces == [(1, 0, "a"), (1, 1, "b"), (2, 0, "A"), (2, 1, "B")]
-    assert last is not None
-    assert last.request_id == "mine"
-
-
-@pytest.mark.integration
-async def test_a_stream_that_takes_too_long_says_so(stack_settings: Settings) -> None:
-    """As a call does."""
-    async with answering(stack_settings), Client(stack_settings) as client:
-        with pytest.raises(TimeoutError):
-            _ = [part async for part in client.stream(request("late"), timeout_seconds=0.3)]
-
-
 @pytest.mark.integration
 async def test_results_can_be_read_from_the_beginning_without_repeats(stack_settings: Settings) -> None:
     """What was written before the client came is there as well."""
@@ -318,3 +231,30 @@ async def test_closing_the_client_ends_the_calls_that_wait(stack_settings: Setti
             await waiting
         with pytest.raises(RuntimeError, match="async with"):
             await client.submit(request("b"))
+
+
+@pytest.mark.integration
+async def test_closing_the_client_ends_what_is_being_sent(
+    stack_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A send that Kafka never answers would wait without end: submit, call, stream and cancel all say what happened."""
+    settings = stack_settings
+    sends = 0
+
+    async def never(_self: Producer, _record: Outgoing) -> None:
+        nonlocal sends
+        sends += 1
+        await asyncio.Event().wait()
+
+    async def first_part(client: Client) -> object:
+        return await anext(client.stream(request("d")))
+
+    async with answering(settings):
+        monkeypatch.setattr(Producer, "send", never)
+        async with Client(settings) as client:
+            works = (client.submit(request("a")), client.call(request("b")), client.cancel(request_id="c"))
+            tasks = [asyncio.create_task(work) for work in (*works, first_part(client))]
+            while sends < len(tasks):
+                await asyncio.sleep(0.01)
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(ended, ClientClosedError)
