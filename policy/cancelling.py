@@ -1,9 +1,18 @@
 """Which requests a cancellation is about."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from policy.summary import Identity
 from schemas.command import Command
+
+CLOCKS_DIFFER = timedelta(seconds=5)
+"""By how much whoever issues a command may be ahead of the clock that its record was written by."""
+
+
+def as_written(command: Command, written_at: datetime) -> Command:
+    """The command, issued no later than its record allows: from the future it would concern what is yet to be sent."""
+    latest = written_at + CLOCKS_DIFFER
+    return command if command.issued_at <= latest else command.model_copy(update={"issued_at": latest})
 
 
 def concerns(command: Command, who: Identity, *, submitted_at: datetime | None) -> bool:

@@ -1,5 +1,6 @@
 """What is kept of a request besides its content: enough to end it from anywhere, with a full result."""
 
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -59,6 +60,14 @@ def summary_of(task: LaneTask) -> Summary:
         redrive_count=task.redrive_count,
         retry_at=task.not_before,
     )
+
+
+def asked_at(life: LaneTask | Summary) -> datetime:
+    """When this life was asked for: a cancellation from before does not concern it.
+
+    What is redriven was asked for anew, and is known from the moment that it was let in.
+    """
+    return life.queued_at if life.redrive_count else life.submitted_at
 
 
 def dump_summary(summary: Summary) -> bytes:

@@ -11,7 +11,8 @@ from schemas.vocabulary import CommandAction
 class Command(Record):
     """Cancels requests by request_id, tenant_id or correlation_id; where several are given, all must fit.
 
-    It concerns what was submitted before `issued_at`, wherever it is; nothing that is sent later.
+    It concerns what was submitted before `issued_at`, wherever it is; nothing that is sent later. Nobody is believed to
+    have issued it more than a few seconds after its record was written.
     """
 
     command_id: Identifier

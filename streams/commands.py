@@ -13,15 +13,16 @@ from connectors.kafka.client import client_options
 from connectors.kafka.group_consumer import commit_positions
 from connectors.kafka.reader import TopicReader
 from connectors.state.base import Cancellation, Known
-from policy.cancelling import concerns
+from policy.cancelling import as_written, concerns
 from policy.failures import problem
-from policy.summary import Identity, Summary, identity, load_summary
+from policy.summary import Identity, Summary, asked_at, identity, load_summary
 from schemas.attempt import Problem
 from schemas.codec import Codec, CodecError, decode_json, is_json
 from schemas.command import Command
 from schemas.request import LLMRequest
 from schemas.vocabulary import CommandAction, FailureCategory, State
 from streams.context import StageContext
+from streams.deliveries import moment_of
 from streams.ending import Ending
 from streams.leases import LeaseKeeper
 from streams.outside_ends import end_all_from_outside
@@ -93,8 +94,8 @@ class CommandStage:
         ids = [known.request_id for known in found if _is_wanted(command, known)]
         if not ids:
             return 0
-        # From now on whoever holds one, or claims it, ends it himself. One that was seen in a call may wait for its next
-        # try by now: so all are looked at again.
+        # From now on whoever holds one, or claims it, ends it. One that was seen in a call may wait for its next try by
+        # now, so all are looked at again.
         await patiently("cancel", lambda: state.cancel(ids))
         found = await patiently("look", lambda: state.look(ids))
         wanted = [known for known in found if _is_wanted(command, known)]
@@ -146,7 +147,9 @@ async def read_command(codec: Codec, record: ConsumerRecord) -> Command | None:
     except CodecError as error:
         log.warning("command_undecodable", partition=record.partition, offset=record.offset, error=error.reason)
         return None
-    return command if command.action is CommandAction.CANCEL else None
+    if command.action is not CommandAction.CANCEL:
+        return None
+    return as_written(command, moment_of(record.timestamp / 1000))
 
 
 def _is_wanted(command: Command, known: Known) -> bool:
@@ -154,7 +157,7 @@ def _is_wanted(command: Command, known: Known) -> bool:
         return False
     summary: Summary | None = load_summary(known.summary)
     who: Identity = summary or Identity(request_id=known.request_id, tenant_id="")
-    return concerns(command, who, submitted_at=summary.submitted_at if summary else None)
+    return concerns(command, who, submitted_at=asked_at(summary) if summary else None)
 
 
 def _called_off(command: Command) -> Problem:

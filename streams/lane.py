@@ -33,7 +33,7 @@ from policy.catalogue import ProviderEntry
 from policy.failures import problem
 from policy.retry import FailOver, GiveUp, RetryLater, RetryPolicy, after_failure
 from policy.routing import denial
-from policy.summary import Summary, dump_summary, load_summary, summary_of
+from policy.summary import Summary, asked_at, dump_summary, load_summary, summary_of
 from schemas import Attempt, LaneTask, LLMRequest
 from schemas.attempt import Problem
 from schemas.codec import CodecError
@@ -152,13 +152,8 @@ class Lane:
         """One claim and what follows from it."""
         request_id = task.request.request_id
         token = uuid4().hex
-        # As it was submitted, by its record where it does not say so: a cancellation from before does not concern it.
-        request = task.request.model_copy(update={"submitted_at": task.submitted_at})
-
-        def is_called_off() -> bool:
-            # Not by one of a life before: what is redriven was asked for anew.
-            return task.redrive_count == 0 and self._is_called_off(request)
-
+        # By its record, where it does not say so itself: a cancellation from before does not concern it.
+        request = task.request.model_copy(update={"submitted_at": asked_at(task)})
         ref = TaskRef(
             version=task.state_version,
             attempt=task.attempt,
@@ -166,7 +161,7 @@ class Lane:
             deadline_ms=int(task.deadline_at.timestamp() * 1000),
             is_doubtful=task.is_repeat or not delivery.is_surely_new,
             may_be_called_in_doubt=task.request.duplicate_policy is not DuplicatePolicy.FAIL,
-            is_called_off=is_called_off(),
+            is_called_off=self._is_called_off(request),
         )
         claim = await patiently(
             "claim",
@@ -187,7 +182,7 @@ class Lane:
                 await self._publish_end(task, claim)
                 return None
         # What came while the claim was under way has found nobody who holds the lease.
-        if is_called_off():
+        if self._is_called_off(request):
             claim = replace(claim, cancelled=True)
         async with self._leases.hold(claim.lease, request) as held:
             decided = await self._work(task, claim, held, permit, cut_off)

@@ -103,10 +103,10 @@ async def test_a_cancellation_ends_requests_wherever_they_are(stack_settings: Se
         await system.send([chat("queued", tenant_id="team"), chat("other", tenant_id="other")])
         now = datetime.now(UTC)
         await system.command(Command(command_id="c-1", tenant_id="team", issued_at=now, issued_by="tester"))
-        await system.command(Command(command_id="c-2", request_id="to-come", issued_at=now + timedelta(hours=1)))
+        await system.command(Command(command_id="c-2", request_id="to-come", issued_at=now))
         names = ["delayed", "called", "queued"]
         ended = await system.ended([*names, "other"])
-        await system.send([chat("to-come")])
+        await system.send([chat("to-come", submitted_at=now)])
         outcome = await system.ended(["to-come"])
     outcome.assert_each_ended_once([*names, "to-come", "other"])
     assert {outcome.result(name).status for name in [*names, "to-come"]} == {State.CANCELLED}

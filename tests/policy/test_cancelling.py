@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.cancelling import concerns
+from policy.cancelling import CLOCKS_DIFFER, as_written, concerns
 from policy.catalogue import Catalogue, ProviderEntry
 from policy.routing import route
 from policy.summary import Identity
@@ -54,6 +54,15 @@ def test_all_that_a_command_names_must_fit_and_nothing_sent_later_does(
         and (age_seconds is None or age_seconds >= 0)
     )
     assert concerns(command, who, submitted_at=submitted_at) is expected
+
+
+@given(seconds=st.floats(-1e6, 1e6))
+def test_a_command_is_issued_no_later_than_its_record_allows(seconds: float) -> None:
+    """By somebody whose clock is a little ahead; nobody who says that he is from next year is believed."""
+    sent = Command(command_id="c", issued_at=NOW + timedelta(seconds=seconds), request_id="r")
+    believed = as_written(sent, NOW)
+    assert believed.issued_at == min(sent.issued_at, NOW + CLOCKS_DIFFER)
+    assert believed == sent or seconds > CLOCKS_DIFFER.total_seconds()
 
 
 def test_a_command_that_names_nothing_is_none() -> None:

@@ -9,6 +9,9 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from schemas.envelope import Header
+from tests.streams.world import START
+
+WRITTEN_MS = int(START.timestamp() * 1000)
 
 
 def kept_record(
@@ -16,7 +19,7 @@ def kept_record(
 ) -> SimpleNamespace:
     """A record as aiokafka gives it."""
     return SimpleNamespace(
-        topic=topic, partition=0, offset=offset, timestamp=0, key=key, value=value, headers=tuple(headers)
+        topic=topic, partition=0, offset=offset, timestamp=WRITTEN_MS, key=key, value=value, headers=tuple(headers)
     )
 
 
@@ -30,6 +33,7 @@ class KeptLogConsumer:
         self.next_offset = 0
         self.saved: int | None = None
         self._on_poll = on_poll
+        self.on_commit: Callable[[], None] = lambda: None
 
     def add(self, *, key: bytes | None = None, value: bytes = b"", headers: Iterable[Header] = ()) -> None:
         self.records.append(kept_record(self.partition.topic, len(self.records), key=key, value=value, headers=headers))
@@ -68,3 +72,4 @@ class KeptLogConsumer:
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         self.saved = offsets[self.partition].offset
+        self.on_commit()

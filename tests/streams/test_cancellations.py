@@ -10,11 +10,14 @@ import pytest
 
 from connectors.providers.base import Call
 from connectors.state.base import Claimed
+from policy.cancelling import CLOCKS_DIFFER
 from schemas.codec import SingleObjectCodec
 from schemas.command import Command
 from schemas.vocabulary import AttemptOutcome, FailureCategory, State
-from streams.commands import CancelListener, read_command
+from streams.commands import CancelListener, CommandStage, read_command
+from streams.leases import LeaseKeeper
 from tests.streams.flow import Flow, assert_sound
+from tests.streams.kept_log import KeptLogConsumer
 from tests.streams.samples import OVERLOADED, TWO_PROVIDERS, request
 from tests.streams.world import LEASE_SECONDS, START, Crasher, World
 
@@ -113,6 +116,42 @@ async def test_what_is_submitted_later_is_not_concerned(names: dict[str, str]) -
     assert await world.cancel(command(**names)) == 0
     await flow.run()
     assert [result.status for result in world.results().values()] == [State.COMPLETED]
+
+
+FROM_THE_FUTURE = command(tenant_id="t", issued_at=LATER + timedelta(days=365))
+"""Its record was written at LATER."""
+
+
+async def _carried_out(world: World, sent: Command) -> None:
+    consumer: Any = KeptLogConsumer("llm.commands")
+    consumer.add(value=SingleObjectCodec().encode(sent))
+    stop = asyncio.Event()
+    consumer.on_commit = stop.set
+    context, ending = world._process(Crasher(), "/control")
+    await CommandStage(context, ending, consumer, all_confirmed=world.confirm_all).run(stop)
+
+
+async def test_a_command_that_claims_to_be_from_the_future_concerns_nothing_that_is_sent_after_its_record() -> None:
+    """But for what the clocks of two hosts may differ by."""
+    world = World()
+    flow = Flow(world)
+    await flow.send(SENT)
+    await _carried_out(world, FROM_THE_FUTURE)
+    latest = START + CLOCKS_DIFFER
+    for name, submitted_at in (("too", latest), ("later", latest + timedelta(milliseconds=1))):
+        await flow.send(SENT.model_copy(update={"request_id": name, "submitted_at": submitted_at}))
+    await flow.run()
+    ends = {result.request_id: result.status for result in world.results().values()}
+    assert ends == {"r-1": State.CANCELLED, "too": State.CANCELLED, "later": State.COMPLETED}
+
+
+async def test_a_worker_believes_a_command_from_the_future_no_more_than_the_control_role_does() -> None:
+    context, _ = World()._process(Crasher(), "/lane")
+    listener = CancelListener(context, LeaseKeeper(context.claims, lease_seconds=LEASE_SECONDS))
+    await listener._hear(_record(SingleObjectCodec().encode(FROM_THE_FUTURE)))
+    latest = LATER + CLOCKS_DIFFER
+    assert listener.has_called_off(SENT.model_copy(update={"submitted_at": latest}))
+    assert not listener.has_called_off(SENT.model_copy(update={"submitted_at": latest + timedelta(milliseconds=1)}))
 
 
 async def test_what_has_ended_stays_as_it_ended() -> None:
@@ -377,4 +416,4 @@ async def _hear(world: World, heard: Command) -> None:
 
 
 def _record(value: bytes | None) -> Any:
-    return SimpleNamespace(value=value, partition=0, offset=0)
+    return SimpleNamespace(value=value, partition=0, offset=0, timestamp=LATER.timestamp() * 1000)

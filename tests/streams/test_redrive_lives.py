@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from connectors.kafka.producer import Outgoing
+from connectors.providers.base import Call
+from policy.cancelling import concerns
+from policy.summary import identity
+from schemas import LLMRequest
 from schemas.codec import SingleObjectCodec
 from schemas.command import Command
 from schemas.dead_letter_headers import read_dead_letter
@@ -19,12 +23,12 @@ from tests.streams.world import ANSWER, START, World
 SENT = request(metadata={"k": "v"})
 
 
-async def failed_once() -> tuple[World, Flow, Outgoing]:
+async def failed_once(sent: LLMRequest = SENT) -> tuple[World, Flow, Outgoing]:
     """A request that failed, its dead letter, and a provider that would answer now."""
     world = World(outcome=ANSWER)
     world.script.in_turn = [UNAUTHORISED]
     flow = Flow(world)
-    await flow.send(SENT)
+    await flow.send(sent)
     await flow.run()
     (letter,) = world.written("llm.requests.dlt")
     world.pass_time(60)
@@ -164,6 +168,39 @@ async def test_a_cancellation_of_the_first_life_does_not_stop_the_second() -> No
     await flow.run()
     assert_sound(world, lives=2)
     assert [result.status for result in world.results().values()] == [State.FAILED, State.COMPLETED]
+
+
+async def test_a_cancellation_that_comes_late_does_not_stop_the_life_that_was_asked_for_after_it() -> None:
+    """Neither where it waits, nor where its worker has heard of it, nor in its call."""
+    world, flow, letter = await failed_once(SENT.model_copy(update={"submitted_at": START}))
+    from_before = Command(command_id="c", issued_at=START + timedelta(seconds=30), tenant_id="default")
+    world.is_called_off = lambda sent: concerns(from_before, identity(sent), submitted_at=sent.submitted_at)
+
+    async def hear(_call: Call) -> None:
+        assert world.leases is not None
+        assert world.leases.cancel(world.is_called_off) == 0
+
+    world.script.during = hear
+    await flow.redrive(letter)
+    assert await world.cancel(from_before) == 0
+    await flow.run()
+    assert_sound(world, lives=2)
+    assert [result.status for result in world.results().values()] == [State.FAILED, State.COMPLETED]
+
+
+@pytest.mark.parametrize("is_heard", [False, True], ids=["where it waits", "at its call"])
+async def test_a_redriven_request_can_be_called_off(*, is_heard: bool) -> None:
+    world, flow, letter = await failed_once(SENT.model_copy(update={"submitted_at": START}))
+    await flow.redrive(letter)
+    command = Command(command_id="c", issued_at=world.clock, tenant_id="default")
+    if is_heard:
+        world.is_called_off = lambda sent: concerns(command, identity(sent), submitted_at=sent.submitted_at)
+    else:
+        assert await world.cancel(command) == 1
+    await flow.run()
+    assert_sound(world, lives=2)
+    assert [result.status for result in world.results().values()] == [State.FAILED, State.CANCELLED]
+    assert world.calls["r-1"] == 1
 
 
 async def test_the_ids_of_two_lives_never_meet() -> None:
