@@ -25,7 +25,8 @@ def utc_now() -> datetime:
 class Delivery:
     """One record of a topic, as it was written. `is_null`: it had no value at all, and `value` is empty.
 
-    `is_surely_new`: no other worker can have had it.
+    `is_surely_new`: no other worker can have had it. `may_have_been_called`: one may have made a call for it that the
+    shared state does not know of.
     """
 
     topic: str
@@ -37,6 +38,7 @@ class Delivery:
     headers: tuple[Header, ...] = ()
     is_null: bool = False
     is_surely_new: bool = False
+    may_have_been_called: bool = False
 
     @property
     def origin(self) -> str:

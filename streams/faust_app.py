@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from faust.types import EventT, StreamT
 
 from connectors.kafka.faust_transport import MAX_UNTAKEN_RECORDS, SafeTransport, taken
 from connectors.kafka.faust_transport import is_surely_new as is_new_to_all
+from connectors.kafka.faust_transport import may_have_been_called as is_maybe_called
 from connectors.settings import WorkerSettings
 from streams.context import Delivery
 from streams.deliveries import moment_of
@@ -71,12 +73,16 @@ def _add_agent(app: faust.App, topic: str, runner: RecordRunner) -> None:
     @app.agent(records, name=f"{topic}.agent")
     async def feed(stream: StreamT[bytes]) -> None:
         async for event in cast("Stream[bytes]", stream).noack().events():
-            is_new = is_new_to_all(app, event.message)
-            await runner.submit(delivery_of(event, is_surely_new=is_new), event.ack)
+            delivery = replace(
+                delivery_of(event),
+                is_surely_new=is_new_to_all(app, event.message),
+                may_have_been_called=is_maybe_called(app, event.message),
+            )
+            await runner.submit(delivery, event.ack)
             taken(app, event.message)
 
 
-def delivery_of(event: EventT[Any], *, is_surely_new: bool = False) -> Delivery:
+def delivery_of(event: EventT[Any]) -> Delivery:
     """The record behind an event. Headers come from the message: Faust's own view drops repeated names."""
     message = event.message
     headers = message.headers or ()
@@ -90,5 +96,4 @@ def delivery_of(event: EventT[Any], *, is_surely_new: bool = False) -> Delivery:
         value=message.value or b"",
         is_null=message.value is None,
         headers=tuple((name, value) for name, value in pairs),
-        is_surely_new=is_surely_new,
     )

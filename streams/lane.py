@@ -8,7 +8,7 @@ What was decided is stored before it is published: a crash between the two publi
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -19,6 +19,7 @@ from connectors import metrics
 from connectors.state.base import (
     Busy,
     CalledOff,
+    Claim,
     Claimed,
     LostCall,
     Moved,
@@ -108,8 +109,12 @@ class Lane:
         retry: RetryPolicy,
         chance: Callable[[], float] = random.random,
         is_called_off: Callable[[LLMRequest], bool] = lambda _: False,
+        record_own_call: Callable[[Delivery], Awaitable[bool]] | None = None,
     ) -> None:
-        """`is_called_off` tells what this process has heard of cancellations, before the shared state does."""
+        """`is_called_off` tells what this process has heard of cancellations, before the shared state does.
+
+        `record_own_call` leaves word of a call that the shared state does not know of. False: it is not to be made.
+        """
         self._context = context
         self._name = name
         self._entry = entry
@@ -119,6 +124,7 @@ class Lane:
         self._retry = retry
         self._chance = chance
         self._is_called_off = is_called_off
+        self._record_own_call = record_own_call
         self._writer = RecordWriter(context.codec, context.settings.topics, f"/sluice/lane/{name}")
         self._mover = Mover(context, self._writer)
         self._cut_off: dict[str, list[LostCall]] = {}
@@ -150,8 +156,6 @@ class Lane:
         self, task: LaneTask, delivery: Delivery, permit: Permit, cut_off: list[LostCall]
     ) -> float | None:
         """One claim and what follows from it."""
-        request_id = task.request.request_id
-        token = uuid4().hex
         # By its record, where it does not say so itself: a cancellation from before does not concern it.
         request = task.request.model_copy(update={"submitted_at": asked_at(task)})
         ref = TaskRef(
@@ -159,16 +163,12 @@ class Lane:
             attempt=task.attempt,
             size_bytes=len(delivery.value),
             deadline_ms=int(task.deadline_at.timestamp() * 1000),
+            may_have_been_called=delivery.may_have_been_called,
             is_doubtful=task.is_repeat or not delivery.is_surely_new,
             may_be_called_in_doubt=task.request.duplicate_policy is not DuplicatePolicy.FAIL,
             is_called_off=self._is_called_off(request),
         )
-        claim = await patiently(
-            "claim",
-            lambda: self._context.claims.claim(
-                request_id, owner=self._context.worker, lease_ms=self._leases.lease_ms, token=token, task=ref
-            ),
-        )
+        claim = await self._claim(task.request.request_id, ref, delivery)
         match claim:
             case Busy(retry_after_ms):
                 return min(MAX_BUSY_SECONDS, max(MIN_BUSY_SECONDS, retry_after_ms / 1000))
@@ -195,6 +195,19 @@ class Lane:
                 version = claim.lease.version + 1
                 await self._mover.publish(task, decided.summary, decided.state, version=version, trace=outgoing())
         return None
+
+    async def _claim(self, request_id: str, task: TaskRef, delivery: Delivery) -> Claim:
+        claims, token = self._context.claims, uuid4().hex
+        claim = await patiently(
+            "claim",
+            lambda: claims.claim(
+                request_id, owner=self._context.worker, lease_ms=self._leases.lease_ms, token=token, task=task
+            ),
+        )
+        is_own = isinstance(claim, Claimed) and claim.lease.is_own
+        if is_own and self._record_own_call and not await self._record_own_call(delivery):
+            return Busy(0)
+        return claim
 
     async def _work(
         self, task: LaneTask, claim: Claimed, held: HeldLease, permit: Permit, cut_off: list[LostCall]

@@ -7,7 +7,7 @@ give their leases back; commit what is done; leave the group. Another worker goe
 import os
 from contextlib import AsyncExitStack
 
-from connectors.kafka.faust_transport import backlog
+from connectors.kafka.faust_transport import backlog, record_own_call
 from connectors.providers.pricing_file import load_prices
 from connectors.providers.recorder import with_recording
 from connectors.providers.registry import PROVIDER_TYPES, build_provider
@@ -17,6 +17,7 @@ from policy.catalogue import Catalogue
 from policy.retry import RetryPolicy
 from streams.availability import ProviderAvailability
 from streams.commands import CancelListener
+from streams.context import Delivery
 from streams.dispatch import Dispatcher
 from streams.ending import Ending
 from streams.gate import SharedGate
@@ -89,6 +90,11 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
             now=context.now,
         )
         listener = CancelListener(context, leases)
+
+        async def on_record(delivery: Delivery) -> bool:
+            place = (delivery.topic, delivery.partition, delivery.offset)
+            return stage.app is not None and await record_own_call(stage.app, *place)
+
         lane = Lane(
             context,
             name=provider_name,
@@ -98,6 +104,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
             ending=ending,
             retry=retry_policy(settings.retry),
             is_called_off=listener.has_called_off,
+            record_own_call=on_record,
         )
         dispatcher = Dispatcher(
             lane.handle,

@@ -27,6 +27,7 @@ from mode import Service
 from mode.utils.futures import maybe_async
 
 from connectors.kafka.offsets import OffsetLedger
+from connectors.kafka.own_calls import OwnCalls
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +94,8 @@ class SafeConsumer(driver.Consumer):
         self.read_ahead = ReadAhead()
         self.first_new: Mapping[TP, int] = {}
         """Of each partition, the end of it when this process got it. By offsets: clocks may be wrong."""
+        self.own_calls: OwnCalls[TP] = OwnCalls()
+        self._recording = asyncio.Lock()
         self.has_joined = False
         super().__init__(*args, **kwargs)
 
@@ -151,6 +154,7 @@ class SafeConsumer(driver.Consumer):
         self.ledger.forget(assigned)
         self.read_ahead.forget({tp.topic for tp in assigned})
         self.first_new = await self._ends(assigned)
+        self.own_calls.assigned(await self._texts(assigned))
         await super().on_partitions_assigned(assigned, generation_id)
         self.has_joined = True
 
@@ -162,6 +166,29 @@ class SafeConsumer(driver.Consumer):
         except (KafkaError, TimeoutError) as error:
             log.warning("ends_not_known", error=repr(error), partitions=len(partitions))
             return {}
+
+    async def _texts(self, partitions: set[TP]) -> Mapping[TP, str | None]:
+        """What the last commit of each partition carried. None where Kafka does not say so in time."""
+        try:
+            async with asyncio.timeout(ENDS_SECONDS):
+                return await cast("InLoopConsumer", self._thread).committed_texts(partitions)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("commits_not_known", error=repr(error), partitions=len(partitions))
+            return dict.fromkeys(partitions)
+
+    async def record_own_call(self, tp: TP, offset: int) -> bool:
+        """Puts on record that this record may be called, whatever becomes of us. False: it is not there for sure."""
+        async with self._recording:
+            if self.own_calls.is_on_record(tp, offset):
+                return True
+            position = self.ledger.position(tp)
+            if position is None:
+                return False
+            bound = self.own_calls.carry(tp, offset)
+            if not await self._commit({tp: position}):
+                return False
+            self.own_calls.recorded(tp, bound)
+            return True
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Left out: the ledger needs no gaps, and Faust's list of them grows by each transaction marker."""
@@ -235,10 +262,17 @@ class InLoopConsumer(driver.AIOKafkaConsumerThread):
             heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
         )
 
+    async def committed_texts(self, partitions: Iterable[TP]) -> dict[TP, str | None]:
+        """The text of each partition's last commit; '' where there was none. Raises `KafkaError`."""
+        asked = {TopicPartition(tp.topic, tp.partition): tp for tp in partitions}
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - `committed` leaves the text out
+        found = await coordinator.fetch_committed_offsets(list(asked))
+        return {tp: found[partition].metadata if partition in found else "" for partition, tp in asked.items()}
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         assigned = self.assignment()
         wanted = {
-            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, self.consumer.own_calls.text(tp, offset))
             for tp, offset in offsets.items()
             if tp in assigned
         }
@@ -293,6 +327,19 @@ def is_surely_new(app: AppT, message: Message) -> bool:
     """Whether the record was written after this process got its partition, so that nobody else has had it."""
     first_new = cast("SafeConsumer", app.consumer).first_new.get(message.tp)
     return first_new is not None and message.offset >= first_new
+
+
+def may_have_been_called(app: AppT, message: Message) -> bool:
+    """Whether a worker before us may have called for the record while the shared state was away."""
+    return cast("SafeConsumer", app.consumer).own_calls.may_have_been_called(message.tp, message.offset)
+
+
+async def record_own_call(app: AppT, topic: str, partition: int, offset: int) -> bool:
+    """Before a call that the shared state does not know of: puts on record that there may have been one.
+
+    False where Kafka did not take it, or the partition is somebody else's by now: no call must be made.
+    """
+    return await cast("SafeConsumer", app.consumer).record_own_call(TP(topic, partition), offset)
 
 
 def backlog(app: AppT) -> int:

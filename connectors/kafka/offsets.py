@@ -42,6 +42,11 @@ class OffsetLedger(Generic[P]):
         del entry.in_flight[offset]
         return True
 
+    def position(self, partition: P) -> int | None:
+        """The first offset in flight, or the next one when none is. None: nothing was delivered of this partition."""
+        entry = self._partitions.get(partition)
+        return None if entry is None else next(iter(entry.in_flight), entry.next_offset)
+
     def committable(self, partitions: Iterable[P] | None = None) -> dict[P, int]:
         """What should be committed now: offsets that moved on since the last successful commit."""
         chosen = self._partitions if partitions is None else partitions
@@ -50,8 +55,8 @@ class OffsetLedger(Generic[P]):
             entry = self._partitions.get(partition)
             if entry is None:
                 continue
-            offset = next(iter(entry.in_flight), entry.next_offset)
-            if offset != entry.committed:
+            offset = self.position(partition)
+            if offset is not None and offset != entry.committed:
                 offsets[partition] = offset
         return offsets
 

@@ -157,6 +157,8 @@ class Lease:
 class TaskRef:
     """The lane task for which a claim is made: a task that was moved on since, or is newer than the store, shows.
 
+    `may_have_been_called`: a worker before may have called for it while the store was away.
+
     For when the store is away: `is_doubtful`, another worker may have had it; `is_called_off`, a cancellation of it was
     heard of.
     """
@@ -165,6 +167,7 @@ class TaskRef:
     attempt: int
     size_bytes: int
     deadline_ms: int
+    may_have_been_called: bool = False
     is_doubtful: bool = False
     may_be_called_in_doubt: bool = True
     is_called_off: bool = False

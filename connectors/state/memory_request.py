@@ -53,6 +53,8 @@ class MemoryRequest:
     is_outside: bool = False
     """Whether its end came from outside of a lane, and may not be published whole."""
     place: Place | None = None
+    called_alone: int = 0
+    """The version of the task for which a call is noted that a worker may have made while the store was away."""
 
     @classmethod
     def of(cls, ended: Ended, known: "MemoryRequest | None") -> "MemoryRequest":
@@ -131,11 +133,20 @@ class MemoryRequest:
         self.task_version, self.moved_from = task.version, 0
         self.attempt = max(self.attempt, task.attempt)
 
+    def note_call_alone(self, task: TaskRef, now_ms: int) -> None:
+        """Once for each task: its record may be delivered again and again."""
+        if task.may_have_been_called and self.called_alone != task.version:
+            self.called_alone = task.version
+            self.lose(LostCall(attempt=self.attempt, owner="unknown", started_ms=now_ms))
+
+    def lose(self, call: LostCall) -> None:
+        self.lost_calls.append(call)
+        self.attempt += 1
+
     def take(self, hold: Hold, *, fence: int) -> None:
         """Gives the lease to another. Whoever held it has lost a call."""
         if self.hold is not None:
-            self.lost_calls.append(self._running_call(self.hold))
-            self.attempt += 1
+            self.lose(self._running_call(self.hold))
             self.step(Step.RECLAIM)
         else:
             if self.in_doubt:

@@ -125,6 +125,7 @@ class MemoryStateStore:
         request = self._find(request_id)
         if request is None and not await self.is_restored():
             return Busy(RESTORING_MS)
+        ahead = request is None or request.is_behind(task.version)
         if request is None or request.is_behind(task.version):
             request = request or MemoryRequest(standing=Standing(State.QUEUED, 0))
             request.believe_claimed(task)
@@ -146,6 +147,8 @@ class MemoryStateStore:
             self._last_fence = max(self._last_fence + 1, now_ms * 1000)
             taken = Hold(owner=owner, token=token, started_ms=now_ms, until_ms=until_ms)
             request.take(taken, fence=self._last_fence)
+            if not ahead:
+                request.note_call_alone(task, now_ms)
         self._outlive_lease(request_id, request, until_ms)
         return request.claimed(request_id)
 

@@ -170,7 +170,8 @@ class RedisStateStore:
         task = task or ANY_TASK
         # The client may send a call twice, so each has a token even if its caller has none.
         claim = (owner, token or self._next_token(), lease_ms, self._retention_ms)
-        claimed_task = (task.version, task.attempt, request_id, task.size_bytes, task.deadline_ms)
+        doubt = int(task.may_have_been_called)
+        claimed_task = (task.version, task.attempt, request_id, task.size_bytes, task.deadline_ms, doubt)
         match await self._proved(ScriptName.CLAIM, keys, (*claim, *claimed_task)):
             case [b"claimed", fence, attempt, version, history_missing, lost_calls, cancelled]:
                 return Claimed(

@@ -13,7 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaTimeoutError
 
 from connectors.kafka.client import client_options
-from connectors.kafka.faust_transport import SafeConsumer
+from connectors.kafka.faust_transport import SafeConsumer, record_own_call
+from connectors.kafka.own_calls import OFFSETS_AT_ONCE
 from connectors.settings import Settings, WorkerSettings
 from streams.context import Delivery
 from streams.faust_app import build_app
@@ -182,3 +183,46 @@ async def test_without_an_answer_about_the_ends_nothing_is_surely_new(
         while not seen:
             await asyncio.sleep(0.02)
     assert seen == [False]
+
+
+async def test_a_call_that_the_state_does_not_know_of_is_told_to_the_next_worker(
+    stack_settings: Settings, prefix: str
+) -> None:
+    """It dies with the record in flight. Those beyond the bound are in no doubt, and none is once all is done."""
+    options = client_options(stack_settings)
+    topic = f"{prefix}alone"
+    await make_topic(options, topic, [b"called"] + [b"waiting"] * OFFSETS_AT_ONCE)
+    recorded: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def call(delivery: Delivery) -> None:
+        if delivery.offset == 0:
+            await recorded.put(await record_own_call(app, topic, 0, 0))
+            await recorded.put(await record_own_call(app, topic, 1, 0))
+        await asyncio.Event().wait()
+
+    async with running(options, topic, call) as (app, pool):
+        assert await recorded.get()
+        assert not await recorded.get(), "of a partition that it does not have"
+        await pool.cancel()
+    in_doubt = await seen_by_next(options, topic, last=OFFSETS_AT_ONCE)
+    assert in_doubt == set(range(OFFSETS_AT_ONCE))
+    async with AIOKafkaProducer(**options) as producer:
+        await producer.send_and_wait(topic, b"one more", key=b"k")
+    assert await seen_by_next(options, topic, last=OFFSETS_AT_ONCE + 1) == set()
+
+
+async def seen_by_next(options: dict[str, Any], topic: str, *, last: int) -> set[int]:
+    """Offsets that the next worker takes for such as may have been called, up to the last one of the topic."""
+    in_doubt: set[int] = set()
+    reached = asyncio.Event()
+
+    async def note(delivery: Delivery) -> None:
+        if delivery.may_have_been_called:
+            in_doubt.add(delivery.offset)
+        if delivery.offset == last:
+            reached.set()
+
+    async with running(options, topic, note) as (_, pool):
+        await reached.wait()
+        assert await pool.drain(10)
+    return in_doubt

@@ -7,11 +7,12 @@ import pytest
 from connectors.state.base import Busy, Claimed, Ended, Settled, StateUnavailableError, TaskRef
 from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, State
 from streams import own_claims
+from streams.context import Delivery
 from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS
 from tests.streams.flow import Flow, assert_sound
 from tests.streams.outage import LEASE_MS, TASK, Outage, away, lane_without_state
 from tests.streams.samples import OVERLOADED, request
-from tests.streams.world import ANSWER, LANE_TOPIC, World
+from tests.streams.world import ANSWER, LANE_TOPIC, Crash, Crasher, World
 
 DOUBTFUL = TaskRef(version=1, attempt=1, size_bytes=10, deadline_ms=2**50, is_doubtful=True)
 UNCALLED = TaskRef(
@@ -257,6 +258,45 @@ async def test_a_lane_flags_a_call_that_another_may_have_made_before() -> None:
     assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.LOST, AttemptOutcome.ANSWERED]
     (result,) = world.results().values()
     assert result.possibly_billed_calls == 1
+
+
+async def test_no_call_is_made_alone_that_is_not_on_record() -> None:
+    """Kafka did not take the record of it, or the partition is another worker's by now."""
+    world = World()
+    await Flow(world).send(request())
+    (task,) = world.written(LANE_TOPIC)
+    on_record = iter([False, True])
+    asked: list[str] = []
+
+    async def record_own_call(delivery: Delivery) -> bool:
+        asked.append(delivery.origin)
+        assert world.calls["r-1"] == 0
+        return next(on_record)
+
+    world.record_own_call = record_own_call
+    async with lane_without_state(world):
+        await world.lane(world.redelivery(task, is_surely_new=True))
+    assert asked == [f"{LANE_TOPIC}-0-0"] * 2
+    assert world.calls["r-1"] == 1
+    assert_sound(world)
+
+
+async def test_the_call_of_a_worker_that_died_alone_is_flagged_when_the_state_is_back() -> None:
+    world = World()
+    flow = Flow(world)
+    await flow.send(request())
+    (task,) = world.written(LANE_TOPIC)
+    async with lane_without_state(world):
+        for step in range(1, 10):
+            with pytest.raises(Crash):
+                await world.lane(world.redelivery(task, is_surely_new=True), Crasher(at=step, after=True))
+            if world.calls["r-1"]:
+                break
+    assert world.results() == {}
+    await world.lane(world.redelivery(task, may_have_been_called=True))
+    attempts = assert_sound(world)
+    assert world.calls["r-1"] == 2
+    assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.LOST, AttemptOutcome.ANSWERED]
 
 
 async def test_a_retry_that_was_decided_alone_goes_on_when_the_state_is_back() -> None:

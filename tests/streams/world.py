@@ -168,6 +168,7 @@ class World:
     originals: dict[str, Delivery] = field(default_factory=dict)
     provider: Provider | None = None
     claims: ClaimStore | None = None
+    record_own_call: Callable[[Delivery], Awaitable[bool]] | None = None
     is_called_off: Callable[[LLMRequest], bool] = lambda _: False
     """What the lane's process has heard of cancellations."""
     permit: OpenPermit = field(default_factory=OpenPermit)
@@ -240,7 +241,9 @@ class World:
         value, key = SingleObjectCodec().encode(request), request.request_id.encode()
         return self.delivery(value, key=key, offset=offset, headers=headers, timestamp=timestamp)
 
-    def redelivery(self, record: Outgoing, *, is_surely_new: bool = False) -> Delivery:
+    def redelivery(
+        self, record: Outgoing, *, is_surely_new: bool = False, may_have_been_called: bool = False
+    ) -> Delivery:
         """A record of the log as a consumer gets it."""
         offset = next(number for number, written in enumerate(self.written(record.topic)) if written is record)
         return Delivery(
@@ -252,6 +255,7 @@ class World:
             value=record.value or b"",
             headers=tuple(record.headers),
             is_surely_new=is_surely_new,
+            may_have_been_called=may_have_been_called,
         )
 
     async def intake(self, delivery: Delivery, crasher: Crasher | None = None) -> None:
@@ -281,6 +285,7 @@ class World:
             ending=ending,
             retry=self.retry,
             chance=lambda: 0.5,
+            record_own_call=self.record_own_call,
             is_called_off=self.is_called_off,
         )
 

@@ -2,7 +2,8 @@
 --
 -- KEYS  request hash, load hash, deadlines set, birth of this store, birth up to which ends were read back
 -- ARGV  1 owner, 2 token of this claim, 3 length of the lease, 4 retention, both in ms; of the task that is claimed:
---       5 version (0: any), 6 number of its next call, 7 request id, 8 size in bytes, 9 deadline in ms
+--       5 version (0: any), 6 number of its next call, 7 request id, 8 size in bytes, 9 deadline in ms,
+--       10 whether a worker before may have called for it while this store was away
 -- Gives {'claimed', fence, attempt, version, history missing, lost calls as JSON or '', cancelled}
 --       or {'busy', retry after ms} or {'settled', state, version, outcome, place}
 --       or {'moved', state, version, summary} or {'stale'} or {'unborn'} or {'restoring'}
@@ -11,6 +12,7 @@ local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
 local owner, token, lease_ms, retention_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local task_version, task_attempt = tonumber(ARGV[5]), tonumber(ARGV[6])
 local request_id, task_bytes, task_deadline_ms = ARGV[7], ARGV[8], tonumber(ARGV[9])
+local may_have_been_called = ARGV[10] == '1'
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
@@ -59,6 +61,14 @@ local function claimed()
   return {'claimed', fence, attempt, version, doubt and 1 or 0, lost, cancel and 1 or 0}
 end
 
+local function lose(number, by, since_ms)
+  local calls = lost == '' and {} or cjson.decode(lost)
+  table.insert(calls, {number, by, since_ms})
+  lost = cjson.encode(calls)
+  redis.call('HSET', request, 'lost', lost)
+  attempt = attempt + 1
+end
+
 local is_reclaim = state == 'processing' and not ahead
 if is_reclaim then
   -- The same claim again: its reply was lost on the way, so no call was made under this lease.
@@ -70,11 +80,12 @@ if is_reclaim then
   if held_until_ms > now_ms then
     return {'busy', held_until_ms - now_ms}
   end
-  local lost_calls = lost == '' and {} or cjson.decode(lost)
-  table.insert(lost_calls, {attempt, held_by, started_ms})
-  lost = cjson.encode(lost_calls)
-  redis.call('HSET', request, 'lost', lost)
-  attempt = attempt + 1
+  lose(attempt, held_by, started_ms)
+end
+-- Once for each task: its record may be delivered again and again.
+if may_have_been_called and not ahead and redis.call('HGET', request, 'alone') ~= ARGV[5] then
+  redis.call('HSET', request, 'alone', task_version)
+  lose(attempt, 'unknown', now_ms)
 end
 
 if ahead then
