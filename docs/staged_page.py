@@ -10,10 +10,10 @@ from pathlib import Path
 from playwright.async_api import Page, expect
 
 from schemas.attempt import Attempt, Problem, Usage
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, DeadLetterMark
 from schemas.lane_report import LaneReport
 from schemas.result import LLMResult, Timings
-from schemas.vocabulary import AttemptOutcome, BreakerState, FailureCategory, State
+from schemas.vocabulary import AttemptOutcome, BreakerState, DeadLetterAction, FailureCategory, State
 from websocket_bridge.hub import Hub
 from websocket_bridge.messages import DeadLetterEntry, FeedState
 
@@ -50,6 +50,7 @@ class Stage:
 STAGES = (
     Stage(name="superseded", open_id="essay-live"),
     Stage(name="timeline", open_id="essay-retried", in_the_dark=True),
+    Stage(name="queued", open_id="essay-queued"),
     Stage(name="lanes", keys=("2",)),
     Stage(name="lanes-dark", keys=("2",), in_the_dark=True),
     Stage(name="dead-letters", keys=("3",)),
@@ -225,3 +226,8 @@ def _letters(hub: Hub, now: datetime) -> None:
         )
         at = now - timedelta(minutes=9 - 2 * number)
         hub.on_dead_letter(DeadLetterEntry(partition=number, offset=41 + number, at=at, letter=letter))
+    for number, action in ((0, DeadLetterAction.PURGED), (2, DeadLetterAction.REDRIVEN)):
+        at = now - timedelta(minutes=2)
+        hub.on_dead_letter_mark(
+            DeadLetterMark(partition=number, offset=41 + number, action=action, at=at, by="mira@desk")
+        )

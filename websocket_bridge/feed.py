@@ -27,6 +27,7 @@ from schemas.result import LLMResult
 from schemas.status import StatusEvent
 from schemas.topics import Topics
 from websocket_bridge.hub import Hub
+from websocket_bridge.lane_history import REMEMBERED_SECONDS
 from websocket_bridge.messages import DeadLetterEntry, FeedState
 from websocket_bridge.metrics import BridgeMetrics
 from websocket_bridge.position import Place, epoch_of
@@ -35,7 +36,7 @@ from websocket_bridge.read_back import BackReader
 from websocket_bridge.recent import Spot
 
 DELTA_REPLAY_SECONDS = 60
-LANE_REPLAY_SECONDS = 60
+LANE_REPLAY_SECONDS = REMEMBERED_SECONDS
 DEAD_LETTER_REPLAY_SECONDS = 24 * 3600
 DEAD_LETTERS_PER_PARTITION = 100
 """No more than so many are read back: each comes with its value, of up to 4 MiB."""
@@ -239,7 +240,9 @@ class Feed:
         if record.topic == topics.results:
             return hub.on_result(await self._codec.decode(LLMResult, value), spot)
         if record.topic == topics.lane_reports:
-            return hub.on_lane_report(await self._codec.decode(LaneReport, value))
+            # Live ones are as old as nothing, whatever a worker's clock says.
+            age_seconds = 0.0 if self.has_caught_up else max(0.0, self._now_seconds() - record.timestamp / 1000)
+            return hub.on_lane_report(await self._codec.decode(LaneReport, value), age_seconds=age_seconds)
         if record.topic == topics.dead_letter_marks:
             return hub.on_dead_letter_mark(await self._codec.decode(DeadLetterMark, value))
         headers = [(name, content or b"") for name, content in record.headers]

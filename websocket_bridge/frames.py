@@ -197,6 +197,7 @@ class Snapshot:
                 b",".join(run.push_json for run in parts.texts),
                 b'],"queue":[' + b",".join(parts.queue),
                 b'],"lanes":[' + b",".join(parts.lanes),
+                b'],"lane_history":[' + b",".join(parts.lane_history),
                 b'],"dead_letters":[' + b",".join(parts.dead_letters),
                 b'],"unknown":' + _json(list(parts.unknown)),
                 b',"last":' + (b"true" if self.last else b"false") + resume + b"}",
@@ -206,13 +207,14 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotParts:
-    """What a snapshot tells. `queue`, `lanes` and `dead_letters` are encoded already."""
+    """What a snapshot tells. The last five but `unknown` are encoded already."""
 
     statuses: Sequence[Status] = ()
     summaries: Sequence[Summary] = ()
     texts: Sequence[DeltaRun] = ()
     queue: Sequence[bytes] = ()
     lanes: Sequence[bytes] = ()
+    lane_history: Sequence[bytes] = ()
     dead_letters: Sequence[bytes] = ()
     unknown: Sequence[str] = ()
 
@@ -231,6 +233,8 @@ def snapshots(parts: SnapshotParts, *, token: str | None = None) -> Iterator[Sna
         yield Snapshot(SnapshotParts(texts=(run,)), last=False)
     for start in range(size, len(parts.dead_letters), size):
         yield Snapshot(SnapshotParts(dead_letters=parts.dead_letters[start : start + size]), last=False)
+    for history in parts.lane_history:
+        yield Snapshot(SnapshotParts(lane_history=(history,)), last=False)
     rest = SnapshotParts(
         queue=parts.queue, lanes=parts.lanes, dead_letters=parts.dead_letters[:size], unknown=parts.unknown
     )

@@ -180,9 +180,9 @@ class Hub:
         self._tell(summary, spot, self.memory.board.get(result.request_id))
         return True
 
-    def on_lane_report(self, report: LaneReport) -> bool:
-        """Tells how a lane fares, and where its queued requests stand."""
-        lane = self.memory.on_lane_report(report, now=self._clock())
+    def on_lane_report(self, report: LaneReport, *, age_seconds: float = 0.0) -> bool:
+        """Tells how a lane fares, and where its queued requests stand. `age_seconds`: of a report of before."""
+        lane = self.memory.on_lane_report(report, now=self._clock() - age_seconds)
         if lane is not None:
             self._tell_lane(lane)
         return lane is not None

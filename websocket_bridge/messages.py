@@ -260,6 +260,20 @@ class Lane(Message):
     reported_at: datetime
 
 
+class LaneHistory(Message):
+    """What a lane's numbers were over the last minutes, by column, oldest first. `at` is in seconds since 1970."""
+
+    provider: ProviderName
+    at: list[float]
+    breaker: list[BreakerState]
+    backlog: list[int]
+    in_flight: list[int]
+    answered_per_second: list[float]
+    failed_per_second: list[float]
+    call_ms_p50: list[Milliseconds | None]
+    call_ms_p95: list[Milliseconds | None]
+
+
 class LanePush(Message):
     """A lane's newest numbers."""
 
@@ -310,6 +324,7 @@ class Snapshot(Message):
     texts: list[DeltaPush]
     queue: list[QueuePush]
     lanes: list[Lane]
+    lane_history: list[LaneHistory]
     dead_letters: list[DeadLetterEntry]
     unknown: list[Identifier]
     last: bool

@@ -21,12 +21,14 @@ class Picture:
         self._texts: dict[str, DeltaRun] = {}
         self._queue: list[bytes] = []
         self._lanes: list[bytes] = []
+        self._lane_history: list[bytes] = []
         self._dead_letters: list[bytes] = []
         self._unknown: dict[str, None] = {}
 
     def add(self, subscription: Subscription) -> None:
         if subscription.lanes:
             self._lanes = [encoded(lane) for lane in self._memory.lanes.all.values()]
+            self._lane_history = [past.model_dump_json().encode() for past in self._memory.lanes.history]
         elif subscription.dead_letters:
             entries = self._memory.dead_letters.newest_first(subscription.limit)
             self._dead_letters = [entry.model_dump_json(exclude_none=True).encode() for entry in entries]
@@ -46,6 +48,7 @@ class Picture:
             texts=list(self._texts.values()),
             queue=self._queue,
             lanes=self._lanes,
+            lane_history=self._lane_history,
             dead_letters=self._dead_letters,
             unknown=list(self._unknown),
         )
@@ -55,9 +58,10 @@ class Picture:
         """Only what is not replayed: queue places, lanes, dead letters. Nothing where there are none."""
         if not (self._queue or self._lanes or self._dead_letters):
             return ()
-        return snapshots(
-            SnapshotParts(queue=self._queue, lanes=self._lanes, dead_letters=self._dead_letters), token=token
+        parts = SnapshotParts(
+            queue=self._queue, lanes=self._lanes, lane_history=self._lane_history, dead_letters=self._dead_letters
         )
+        return snapshots(parts, token=token)
 
     def _add_request(self, request_id: str, *, deltas: bool) -> None:
         status = self._memory.board.get(request_id)

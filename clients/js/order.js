@@ -66,6 +66,7 @@ export function* partsOf(snapshot) {
   for (const result of snapshot.results) yield { type: "result", result, snapshot: true };
   for (const text of snapshot.texts) yield { ...text, type: "text", snapshot: true };
   for (const queue of snapshot.queue) yield { ...queue, type: "queue", snapshot: true };
+  for (const history of snapshot.lane_history ?? []) yield { type: "lane_history", history, snapshot: true };
   for (const lane of snapshot.lanes) yield { type: "lane", lane, snapshot: true };
   for (const entry of snapshot.dead_letters) yield { type: "dead_letter", dead_letter: entry, snapshot: true };
   for (const requestId of snapshot.unknown) yield { type: "unknown", request_id: requestId, snapshot: true };

@@ -48,6 +48,13 @@ export interface Lane {
   about_wait_ms?: number; shared_state_away: boolean; reported_at: string;
 }
 
+/** A lane's numbers over the last minutes, by column, oldest first; `at` in seconds since 1970. */
+export interface LaneHistory {
+  provider: string; at: number[]; breaker: ("closed" | "half_open" | "open")[]; backlog: number[]; in_flight: number[];
+  answered_per_second: number[]; failed_per_second: number[];
+  call_ms_p50: (number | null)[]; call_ms_p95: (number | null)[];
+}
+
 /** What was done with a dead letter. */
 export interface Mark { action: "redriven" | "purged" | "unknown"; at: string; by?: string }
 
@@ -70,6 +77,7 @@ export type QueuePush = FromSnapshot & {
   type: "queue"; request_id: string; provider: string; about_position: number; about_wait_ms: number | null;
 };
 export type LanePush = FromSnapshot & { type: "lane"; lane: Lane };
+export type LaneHistoryPush = { type: "lane_history"; history: LaneHistory; snapshot: true };
 export type DeadLetterPush = FromSnapshot & { type: "dead_letter"; dead_letter: DeadLetterEntry };
 export type DeadLetterMarkPush = { type: "dead_letter_mark"; partition: number; offset: number; mark: Mark };
 /** The bridge does not know this request, or it may not be seen. */
@@ -89,7 +97,8 @@ export type HelloPush = { type: "hello"; time: string; feed: Feed; viewer: Viewe
 export type ViewerPush = { type: "viewer"; viewer: Viewer };
 
 export type Push =
-  | StatusPush | ResultPush | DeltaPush | TextPush | VoidPush | QueuePush | LanePush | DeadLetterPush | DeadLetterMarkPush | UnknownPush
+  | StatusPush | ResultPush | DeltaPush | TextPush | VoidPush | QueuePush | LanePush | LaneHistoryPush
+  | DeadLetterPush | DeadLetterMarkPush | UnknownPush
   | FeedPush | GapPush | ReplacedPush | RefusedPush | StatePush | HelloPush | ViewerPush;
 
 export interface ConnectionState {

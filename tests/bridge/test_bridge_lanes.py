@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.lane_report import LaneReport
 from schemas.vocabulary import BreakerState, FailureCategory, State
+from websocket_bridge.lane_history import REMEMBERED_SECONDS, STEP_SECONDS
 from websocket_bridge.lanes import INTERVALS_UNTIL_GONE, Lanes
 
 
@@ -33,7 +34,60 @@ def test_workers_of_a_lane_are_summed() -> None:
     assert (lane.answered_per_second, lane.failed_per_second) == (9.6, 0.4)
     assert (lane.breaker.state, lane.breaker.reason) == (BreakerState.HALF_OPEN, FailureCategory.OVERLOADED)
     assert lane.call_ms_p50 == 120.0
-    assert lane.about_wait_ms == 14_000
+    assert lane.about_wait_ms == 14_100  # when 141 calls have ended, its own begins
+
+
+def test_a_rate_is_a_mean_over_ten_seconds() -> None:
+    """A report that a breaker's change brought after 3 ms makes no rate of its own; older reports do not count."""
+    lanes = Lanes()
+    for second in range(0, 40, 2):
+        lanes.apply(report(at=second, interval_ms=2_000, answered=100 if second < 20 else 4), now=second)
+    lane = lanes.apply(report(at=38.003, interval_ms=3, failed=5), now=38.003)
+    assert lane is not None
+    assert (lane.answered_per_second, lane.failed_per_second) == (1.999, 0.5)
+
+
+def test_latencies_are_those_of_the_calls_that_ended_last() -> None:
+    """Where none ended since: also the wait is reckoned by them, for calls may take longer than rates look back."""
+    lanes = Lanes()
+    busy = {"in_flight": 2, "concurrency": 2, "backlog": 12}
+    lanes.apply(report(answered=1, call_ms_p50=30_000.0, call_ms_p95=40_000.0, **busy), now=0)
+    for second in range(5, 30, 5):
+        lane = lanes.apply(report(at=second, **busy), now=second)
+    assert lane is not None
+    assert (lane.answered_per_second, lane.call_ms_p50, lane.call_ms_p95) == (0, 30_000, 40_000)
+    assert lane.about_wait_ms == 11 / 2 * 30_000
+
+
+def test_the_last_ten_minutes_of_a_lane_are_kept_for_charts() -> None:
+    """Every five seconds, and each change of the breaker; bounded, and times only grow."""
+    lanes = Lanes()
+    for second in range(0, 1_200, 2):
+        breaker = BreakerState.OPEN if second == 1_190 else BreakerState.CLOSED
+        lanes.apply(report("w1", at=second, backlog=second, breaker=breaker), now=second)
+        lanes.apply(report("w2", at=second - 0.5, backlog=1), now=second)
+    (history,) = lanes.history
+    assert len(history.at) == REMEMBERED_SECONDS // STEP_SECONDS
+    assert history.at == sorted(set(history.at))
+    assert history.backlog[-1] > 1_190
+    assert history.breaker.count(BreakerState.OPEN) == 1
+    assert {len(column) for name, column in history.model_dump().items() if name != "provider"} == {len(history.at)}
+
+
+def test_reports_of_before_are_history_and_no_sign_of_life() -> None:
+    """A bridge that starts reads them back: who was there then counts then, and not now."""
+    clock = Clock()
+    hub, _, _ = make_hub(clock=clock)
+    for age in range(590, 290, -5):
+        hub.on_lane_report(report("gone", at=600 - age, backlog=7), age_seconds=age)
+    for age in range(270, -1, -5):
+        hub.on_lane_report(report("here", at=600 - age, backlog=3), age_seconds=age)
+    (lane,) = hub.memory.lanes.all.values()
+    (history,) = hub.memory.lanes.history
+    assert (lane.workers, lane.backlog) == (1, 3)
+    assert set(history.backlog) == {7, 3}
+    hub.sweep()
+    assert hub.memory.lanes.all["openai"].workers == 1
 
 
 def test_a_worker_that_falls_silent_or_stops_is_left_out() -> None:
@@ -69,7 +123,7 @@ def test_queue_places_are_told_to_those_who_follow_by_id() -> None:
     busy = {"in_flight": 4, "concurrency": 4, "answered": 10}
     hub.on_lane_report(report(backlog=4 + 3 + 5, **busy))
     (push,) = listener.read()
-    assert (push["type"], push["about_position"], push["about_wait_ms"]) == ("queue", 8, 3_500.0)
+    assert (push["type"], push["about_position"], push["about_wait_ms"]) == ("queue", 8, 4_000.0)
     hub.on_lane_report(report(at=1, backlog=12, **busy))
     assert listener.read() == []
     hub.on_status(status_event("r0", State.PROCESSING, 2, provider="openai"))

@@ -1,4 +1,4 @@
-"""The page's views of one request, lanes and the connection, in a real Chromium."""
+"""The page's views of one request and of the connection, in a real Chromium."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,20 +11,13 @@ from playwright.async_api import expect
 from pydantic import SecretStr
 
 from schemas.attempt import Attempt, Problem, Usage
-from schemas.lane_report import LaneReport
 from schemas.result import LLMResult, Timings
-from schemas.vocabulary import AttemptOutcome, BreakerState, FailureCategory, State
+from schemas.vocabulary import AttemptOutcome, FailureCategory, State
 from websocket_bridge.tickets import Tickets
 
 pytestmark = pytest.mark.browser
 
 SECRET = "a secret of at least thirty-two bytes"  # noqa: S105 - of this test alone
-PIXELS = """() => {
-    window.pixels = (canvas) => {
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        return Array.from({ length: data.length / 4 }, (_, at) => data.slice(4 * at, 4 * at + 4));
-    };
-}"""
 
 
 def attempt(number: int, start_seconds: float, seconds: float, **fields: Any) -> Attempt:
@@ -129,53 +122,6 @@ async def test_a_cost_that_nobody_knows_is_called_unknown(watched: Watched) -> N
         await page.keyboard.press("Escape")
         await expect(row(page, "req-1").locator(".c-cost")).to_have_text("unknown")
         await expect(row(page, "refused").locator(".c-cost")).to_have_text("—")
-
-
-async def test_lanes_show_numbers_charts_and_a_line_when_a_breaker_changes(watched: Watched) -> None:
-    """A chart each for depth, rate and latency; the line is told wherever the reader is."""
-    hub, metrics = live_hub()
-    page = watched.page
-
-    def report(breaker: BreakerState, second: int, **fields: Any) -> None:
-        at = datetime.now(UTC) + timedelta(seconds=second)
-        hub.on_lane_report(
-            LaneReport(
-                provider="openai",
-                worker="w-1",
-                reported_at=at,
-                interval_ms=1000,
-                breaker=breaker,
-                concurrency=8,
-                **fields,
-            )
-        )
-
-    async with serving(hub, metrics) as server:
-        await page.goto(server.url)
-        await is_live(page)
-        report(BreakerState.CLOSED, 0, backlog=40, in_flight=8, answered=4, call_ms_p50=800, call_ms_p95=2000)
-        report(BreakerState.OPEN, 1, backlog=41, failed=3, breaker_reason=FailureCategory.OVERLOADED)
-        hub.flush()
-        await expect(page.locator("#notice")).to_contain_text("openai is not called, since")
-        await expect(page.locator("#notice")).to_contain_text("overloaded")
-        await expect(page.locator("#lanes-badge")).to_have_text("1 open")
-        await page.keyboard.press("2")
-        lane = page.get_by_role("region", name="Lane of openai")
-        await expect(lane.locator(".breaker")).to_have_text("Breaker open")
-        await expect(lane).to_contain_text("Depth41")
-        await expect(lane.locator("canvas")).to_have_count(3)
-        await page.evaluate(PIXELS)
-        # The line of what is in flight is blue: colours of the style sheet get into the chart.
-        blue = "([r, g, b, a]) => a > 200 && b > r + 80 && b > g + 80"
-        assert await lane.locator("canvas").first.evaluate(f"canvas => pixels(canvas).some({blue})")
-        report(BreakerState.CLOSED, 2, backlog=39)
-        hub.flush()
-        await expect(page.locator("#notice")).to_contain_text("openai is called again")
-        await page.get_by_role("button", name="Dismiss").click()
-        await expect(page.locator("#notice")).to_be_hidden()
-        await page.reload()
-        await expect(page.locator("#view-lanes")).to_be_visible()
-    assert watched.complaints == []
 
 
 async def test_a_bridge_with_keys_gets_a_ticket_from_the_reader(watched: Watched) -> None:

@@ -32,7 +32,7 @@ const statusBar = new StatusBar(client);
 const counters = new Counters({ onToggle: toggleState });
 const detail = new Detail({ onClose: () => select(null) });
 const table = new RequestTable(byId("requests"), { onSelect: (id) => select(id === detail.id ? null : id), now: bridgeNow });
-const lanes = new Lanes({ onBreaker: tell });
+const lanes = new Lanes({ onBreaker: tell, now: bridgeNow });
 const letters = new Letters({ onOpen: (id) => (show("requests"), select(id)) });
 
 // --- what comes
@@ -50,7 +50,9 @@ client.on("status", ({ event, snapshot }) => {
 client.on("result", ({ result }) => requests.takeResult(result));
 client.on("queue", (push) => requests.takeQueue(push));
 client.on("replaced", ({ request_ids: ids }) => requests.keepOnly(ids));
+client.on("gap", () => tell("Some of what happened meanwhile cannot be had any more. What you see is how things stand now."));
 for (const type of ["text", "delta", "void"]) client.on(type, (push) => detail.onText(push));
+client.on("lane_history", ({ history }) => lanes.takeHistory(history));
 client.on("lane", ({ lane }) => lanes.take(lane));
 client.on("dead_letter", ({ dead_letter: entry }) => letters.take(entry));
 client.on("dead_letter_mark", (push) => letters.takeMark(push));
@@ -132,7 +134,7 @@ function renderRequests() {
 }
 
 function renderConnection() {
-  statusBar.render({ hasContent: requests.size > 0 });
+  statusBar.render({ hasContent: requests.size > 0, liveRequests: requests.live });
 }
 
 function emptyText(isFiltered) {
@@ -146,7 +148,9 @@ function emptyText(isFiltered) {
 function tick() {
   statusBar.tick();
   counters.renderRate();
-  if (!client.isLive || view.view !== "requests") return; // time does not go on for what is not known any more
+  if (!client.isLive) return; // time does not go on for what is not known any more
+  if (view.view === "lanes") lanes.tick();
+  if (view.view !== "requests") return;
   table.tick(bridgeNow());
   detail.render(requests.get(detail.id), bridgeNow());
 }

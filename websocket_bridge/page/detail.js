@@ -75,7 +75,7 @@ export class Detail {
     badge.dataset.state = state;
     setText(badge, label);
     const elapsed = elapsedMs(entry, nowMs);
-    setText(rest, live ? ` for ${duration(elapsed)} so far` : ` after ${exactDuration(elapsed)}`);
+    setText(rest, live ? `for ${duration(elapsed)} so far` : `after ${exactDuration(elapsed)}`);
     if (this.#painted.state && this.#painted.state !== state) setText(byId("detail-change"), `Now ${label.toLowerCase()}.`);
     const message = note(entry, nowMs);
     setText(byId("detail-message"), message);

@@ -60,8 +60,9 @@ export function note({ event, queue }, nowMs) {
     return event.reason ? `${when} (${words(event.reason)})` : when;
   }
   if (event.state === "queued" && queue) {
-    const ahead = queue.about_position <= 0 ? "About next in line" : `About ${count(queue.about_position)} ahead`;
-    return queue.about_wait_ms === null ? `${ahead}; the lane stands still` : `${ahead}, about ${duration(queue.about_wait_ms)}`;
+    const place = queue.about_position <= 1 ? "Next in line" : `About number ${count(queue.about_position)} in line`;
+    if (queue.about_wait_ms === null) return `${place}; the lane stands still`;
+    return queue.about_wait_ms < 100 ? `${place}, starts at once` : `${place}, about ${duration(queue.about_wait_ms)} to wait`;
   }
   const why = [event.reason && words(event.reason), event.message].filter(Boolean);
   return why.join(": ");

@@ -67,6 +67,11 @@ export class Requests {
     return this.#byId.size;
   }
 
+  /** How many have not ended. */
+  get live() {
+    return Object.keys(STATES).reduce((sum, name) => sum + (STATES[name].live ? this.counts[name] : 0), 0);
+  }
+
   get(id) {
     return this.#byId.get(id);
   }

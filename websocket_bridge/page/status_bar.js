@@ -1,7 +1,7 @@
 // The connection as it is: live, on its way, stale since when, or closed and why.
 
 import { byId, setText } from "./dom.js";
-import { timeOfDay } from "./format.js";
+import { count, timeOfDay } from "./format.js";
 
 const FEEDS = {
   live: "Live",
@@ -20,7 +20,7 @@ export class StatusBar {
     byId("retry").addEventListener("click", () => client.connect());
   }
 
-  render({ hasContent }) {
+  render({ hasContent, liveRequests }) {
     const { state, feed, isLive } = this.#client;
     const pill = byId("connection");
     pill.dataset.state = isLive && feed !== "live" ? "degraded" : state.name;
@@ -38,6 +38,8 @@ export class StatusBar {
     this.tick();
     this.#renderBanner();
     document.body.classList.toggle("stale", !isLive && hasContent);
+    const title = !isLive && hasContent ? "Not connected · Sluice" : liveRequests > 0 ? `(${count(liveRequests)}) Sluice` : "Sluice";
+    if (document.title !== title) document.title = title;
   }
 
   tick() {

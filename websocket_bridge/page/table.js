@@ -85,7 +85,9 @@ class Row {
     setBoth(this.#provider, event.provider ?? "—");
     setBoth(this.#model, event.model ?? "");
     setText(this.#attempt, event.attempt > 0 ? String(event.attempt) : "—");
-    setText(this.#cost, costOf(this.#entry) || "—");
+    const cost = costOf(this.#entry);
+    setText(this.#cost, cost || "—");
+    this.#cost.classList.toggle("none", !cost);
   }
 
   flash() {

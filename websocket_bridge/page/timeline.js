@@ -48,7 +48,10 @@ function ofAttempt(attempt) {
 }
 
 function fromHistory(history, event) {
-  const steps = [{ kind: "queued", label: "Queued", detail: "", startMs: ms(event.submitted_at), endMs: null }];
+  const [first] = history;
+  // The page may have come late: what it did not see is not made up.
+  const label = first.attempt > 1 || first.state === "retry_scheduled" ? "Before this page looked" : "Queued";
+  const steps = [{ kind: "queued", label, detail: "", startMs: ms(event.submitted_at), endMs: null }];
   for (const past of history) {
     if (!stateOf(past.state).live || (past.state === "queued" && steps.length === 1)) continue;
     const startMs = ms(past.occurred_at);
