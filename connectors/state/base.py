@@ -262,15 +262,27 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundTask:
-    """A task as it stands in Kafka, not yet done: queued on a lane, or waiting for a retry."""
+    """A task as it stands in Kafka, not yet done: queued on a lane, or waiting for a retry.
+
+    `asked_ms`: when this life was asked for. `earlier_calls` are on record in the task; `lost_calls` came after it.
+    """
 
     request_id: str
     state: State
     task: TaskRef
     summary: bytes
     origin: str
+    tenant_id: str = ""
+    correlation_id: str = ""
+    asked_ms: int = FAR_FUTURE_MS
     redrives: int = 0
+    earlier_calls: int = 0
     lost_calls: tuple[LostCall, ...] = ()
+
+    @property
+    def was_called(self) -> bool:
+        """Whether a call was made before, as far as is known: then its own record has nothing more to cause."""
+        return self.earlier_calls > 0 or bool(self.lost_calls)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -390,8 +402,11 @@ class StateStore(ClaimStore, Protocol):
         """Requests and bytes admitted and not yet ended."""
         ...
 
-    async def adopt(self, task: FoundTask) -> None:
-        """Notes a task that was found in Kafka after this store was emptied, unless more is known of its request."""
+    async def adopt(self, task: FoundTask) -> bool:
+        """Notes a task that was found in Kafka after this store was emptied, unless more is known of its request.
+
+        Returns whether the request is alive and was cancelled: it need not wait to be claimed for its end.
+        """
         ...
 
     async def is_restored(self) -> bool:

@@ -50,6 +50,10 @@ class KeyLayout:
         born, restored = self._births[shard]
         return (*self.counted_request(request_id), born, self._cancels[shard], restored)
 
+    def found_request(self, request_id: str) -> tuple[str, ...]:
+        """The request's key, and its shard's load, deadlines and cancellations."""
+        return (*self.counted_request(request_id), self._cancels[self.shard(request_id)])
+
     def proved_request(self, request_id: str) -> tuple[str, str, str]:
         """The request's key, and its shard's birth and restored birth."""
         shard = self.shard(request_id)

@@ -114,7 +114,7 @@ class MemoryRequest:
         """Whether more is known of the request than a task that was found in Kafka tells."""
         if self.state.is_terminal:
             return task_version <= self.standing.version
-        return self.fence is not None or not self.in_doubt or task_version <= self.task_version
+        return (self.fence or 0) > 0 or not self.in_doubt or task_version <= self.task_version
 
     def waits_after(self, task_version: int) -> bool:
         """Whether this task was the last one to be moved on, and nobody has taken up the one that followed."""

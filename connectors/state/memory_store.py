@@ -32,6 +32,7 @@ from connectors.state.base import (
 )
 from connectors.state.defaults import ANY_TASK, FIRST_LIFE
 from connectors.state.ends import ending_step, moving_step
+from connectors.state.memory_cancellations import MemoryCancellations
 from connectors.state.memory_request import Hold, MemoryRequest
 from connectors.state.watermarks import Watermarks
 from policy.lifecycle import Standing, Step
@@ -63,8 +64,7 @@ class MemoryStateStore:
         """Bytes by id."""
         self._due: dict[str, int] = {}
         """Deadline by id, of what is counted."""
-        self._cancellations: dict[tuple[str, str, str], int] = {}
-        """When they were issued, by request id, tenant and correlation id."""
+        self._cancellations = MemoryCancellations()
         self._is_closed = False
         self._last_fence = 0
 
@@ -92,7 +92,9 @@ class MemoryStateStore:
             task_version=version,
             summary=arrival.summary,
             in_doubt=arrival.recorded_ms <= self._born_ms,
-            is_cancelled=self._was_cancelled(arrival),
+            is_cancelled=self._cancellations.forbid(
+                arrival.request_id, arrival.tenant_id, arrival.correlation_id, asked_ms=arrival.sent_ms
+            ),
         )
         self._keep(arrival.request_id, request)
         self._count(arrival.request_id, arrival.size_bytes, deadline_ms)
@@ -276,10 +278,7 @@ class MemoryStateStore:
                 request.is_cancelled = True
 
     async def forbid(self, cancellation: Cancellation) -> None:
-        oldest_ms = self._now_ms() - self._retention_ms
-        which = (cancellation.request_id, cancellation.tenant_id, cancellation.correlation_id)
-        self._cancellations[which] = max(self._cancellations.get(which, 0), cancellation.issued_ms)
-        self._cancellations = {which: ms for which, ms in self._cancellations.items() if ms >= oldest_ms}
+        self._cancellations.note(cancellation, oldest_ms=self._now_ms() - self._retention_ms)
 
     async def confirm(self, ends: Sequence[Ended]) -> None:
         for ended in ends:
@@ -303,28 +302,41 @@ class MemoryStateStore:
         self._forget_expired()
         return len(self._counted), sum(self._counted.values())
 
-    async def adopt(self, task: FoundTask) -> None:
+    async def adopt(self, task: FoundTask) -> bool:
         known, ref = self._find(task.request_id), task.task
-        if known is not None and known.is_beyond(ref.version):
-            return
-        version = max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())
         deadline_ms = max(ref.deadline_ms, self._now_ms())
+        # A task of a life before says nothing of this one.
+        is_cancelled = (known is None or known.redrives <= task.redrives) and self._cancellations.forbid(
+            task.request_id, task.tenant_id, task.correlation_id, asked_ms=task.asked_ms
+        )
+        is_another_life = known is not None and known.state.is_terminal
+        if known is not None and known.is_beyond(ref.version):
+            if is_another_life:
+                return False
+            if known.size_bytes is None:
+                self._count_again(task.request_id, known, ref)
+            known.is_cancelled = known.is_cancelled or is_cancelled
+            return known.is_cancelled
+        before = None if is_another_life else known
+        version = max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())
         request = MemoryRequest(
             standing=Standing(task.state, version),
             expires_ms=deadline_ms + self._retention_ms,
             origin=task.origin,
             size_bytes=ref.size_bytes,
             deadline_ms=deadline_ms,
+            fence=0 if task.was_called or (before is not None and before.fence is not None) else None,
             attempt=ref.attempt + len(task.lost_calls),
             lost_calls=list(task.lost_calls),
             redrives=task.redrives,
             task_version=ref.version,
             summary=task.summary,
             in_doubt=True,
-            is_cancelled=known is not None and not known.state.is_terminal and known.is_cancelled,
+            is_cancelled=is_cancelled or (before is not None and before.is_cancelled),
         )
         self._keep(task.request_id, request)
         self._count(task.request_id, ref.size_bytes, deadline_ms)
+        return request.is_cancelled
 
     async def is_restored(self) -> bool:
         return self._restored_ms == self._born_ms
@@ -345,15 +357,6 @@ class MemoryStateStore:
     def _find(self, request_id: str) -> MemoryRequest | None:
         self._forget_expired()
         return self._requests.get(request_id)
-
-    def _was_cancelled(self, arrival: Arrival) -> bool:
-        return any(
-            request_id in ("", arrival.request_id)
-            and tenant_id in ("", arrival.tenant_id)
-            and correlation_id in ("", arrival.correlation_id)
-            and arrival.sent_ms <= issued_ms
-            for (request_id, tenant_id, correlation_id), issued_ms in self._cancellations.items()
-        )
 
     def _end(self, request_id: str, request: MemoryRequest, *, summary: bytes = b"") -> None:
         request.hold = None

@@ -12,6 +12,7 @@ from connectors.state.base import (
     Known,
     Lease,
     Limits,
+    LostCall,
     Rescheduled,
     TaskRef,
 )
@@ -90,9 +91,12 @@ def found(
     size_bytes: int = SIZE_BYTES,
     deadline_in_ms: int = HOUR_MS,
     redrives: int = 0,
+    earlier_calls: int = 0,
+    lost_calls: int = 0,
 ) -> FoundTask:
     """A task of `r1` as Kafka has it."""
     deadline_ms = world.now_ms() + deadline_in_ms
+    lost = [LostCall(attempt=attempt + number, owner="unknown", started_ms=1) for number in range(lost_calls)]
     return FoundTask(
         request_id="r1",
         state=state,
@@ -100,6 +104,8 @@ def found(
         summary=b"found in %d" % version,
         origin=arrival(world).origin,
         redrives=redrives,
+        earlier_calls=earlier_calls,
+        lost_calls=tuple(lost),
     )
 
 

@@ -250,3 +250,67 @@ async def test_a_try_to_come_that_the_store_heard_of_is_not_taken_back(world: Wo
     assert await requeue(world, task_version=version) == moved
     assert await claim(world, version=1) == Stale()
     assert (await claimed(world, version=moved.version, attempt=2)).lease.attempt == 2
+
+
+async def test_what_the_store_has_heard_of_is_counted_when_its_task_is_found(world: World) -> None:
+    """Its lane asked for another try of a store that was emptied: without this its deadline would pass unnoticed."""
+    await admitted(world)
+    lease = (await claimed(world, version=1)).lease
+    await world.flush()
+    assert await reschedule(world, lease) is None
+    assert await world.store.outstanding() == (0, 0)
+    for _ in range(2):
+        await world.store.adopt(found(world, deadline_in_ms=-1))
+        assert await world.store.outstanding() == (1, SIZE_BYTES)
+    known = await seen(world)
+    assert (known.state, known.summary) == (State.RETRY_SCHEDULED, b"failed")
+    assert await world.store.overdue(limit=9) == ["r1"]
+    assert await world.store.end(known, State.EXPIRED, b"x") is None
+    await world.store.confirm([Ended("r1", State.EXPIRED, known.version + 1)])
+    assert await world.store.outstanding() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("version", "calls"),
+    [(4, {"earlier_calls": 1}), (1, {"lost_calls": 1}), (4, {"earlier_calls": 2, "lost_calls": 1})],
+    ids=["requeued or failed over", "claimed", "both"],
+)
+async def test_the_record_of_a_task_that_was_called_before_causes_nothing_more(
+    world: World, version: int, calls: dict[str, int]
+) -> None:
+    """Begun at the door again, the request would forget its calls."""
+    await world.flush()
+    await world.store.adopt(found(world, version=version, attempt=2, **calls))
+    await world.store.restored()
+    assert await world.store.admit(arrival(world), ROOMY) == Duplicate(State.QUEUED)
+    assert await world.store.refuse(arrival(world), State.EXPIRED, b"x") == Duplicate(State.QUEUED)
+    following = await claimed(world, version=version, attempt=2)
+    assert following.lease.attempt == 2 + calls.get("lost_calls", 0)
+    assert len(following.lost_calls) == calls.get("lost_calls", 0)
+    assert await world.store.settle(following.lease, State.COMPLETED, b"x") is None
+    assert await world.store.outstanding() == (0, 0)
+
+
+async def test_a_newer_task_takes_the_place_of_one_that_was_called_before(world: World) -> None:
+    """Found in this order: what the older one forbids its record stays forbidden."""
+    await world.flush()
+    await world.store.adopt(found(world, version=3, attempt=2, earlier_calls=1))
+    await world.store.adopt(found(world, version=6, attempt=3))
+    await world.store.restored()
+    known = await seen(world)
+    assert known.summary == b"found in 6"
+    assert await world.store.admit(arrival(world), ROOMY) == Duplicate(State.QUEUED)
+    assert await claim(world, version=3) == Stale()
+    assert (await claimed(world, version=6, attempt=3)).lease.attempt == 3
+
+
+async def test_the_redriven_record_of_a_first_task_that_was_found_may_cause_it_again(world: World) -> None:
+    """A first task that nobody took up: its QUEUED event may not be in Kafka."""
+    await world.flush()
+    await world.store.confirm([Ended("r1", State.FAILED, 3)])
+    await world.store.adopt(found(world, version=4, attempt=2, redrives=1))
+    await world.store.restored()
+    known = await seen(world)
+    redriven = arrival(world, redrive=Redrive(count=1, state_version=3, attempt=1))
+    again = await world.store.admit(redriven, ROOMY)
+    assert again == Admitted(known.version, attempt=2, repeated=True)

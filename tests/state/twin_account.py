@@ -44,6 +44,8 @@ class TwinAccount:
         self.winners: dict[str, object] = {}
         self.begun_again: set[str] = set()
         """Requests that the step just made may have brought into another life."""
+        self.cancelled: set[str] = set()
+        """Requests that somebody has called off, in this life or in one before."""
         self.tasks: list[Task] = []
         self.leases: list[tuple[Task, Pair[Lease]]] = []
         self.sightings: list[Pair[Known]] = []

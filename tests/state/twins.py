@@ -7,6 +7,7 @@ from connectors.state.base import (
     FAR_FUTURE_MS,
     Admitted,
     Arrival,
+    CalledOff,
     Cancellation,
     Claimed,
     Doubtful,
@@ -70,6 +71,8 @@ class Twins(TwinAccount):
                 assert answers[0].version > before.version
             self._begins(request_id)
             self.sizes[request_id] = self.counted[request_id] = size_bytes
+        if answers[0].cancelled:
+            self.cancelled.add(request_id)
         versions = answers[0].version, answers[1].version
         self.tasks.append(Task(request_id, versions, answers[0].attempt, self.sizes[request_id], deadline_at))
 
@@ -198,6 +201,9 @@ class Twins(TwinAccount):
             ),
             chance,
         )
+        if isinstance(answers[0], CalledOff):
+            assert self._known(task.request_id) == self.before[task.request_id]
+            assert task.request_id in self.cancelled
         if answers[0] is None:
             versions = leases[0].version + 1, leases[1].version + 1
             self.tasks.append(replace(task, versions=versions, attempt=leases[0].attempt + 1))
@@ -281,6 +287,7 @@ class Twins(TwinAccount):
     def cancel(self, chance: Random) -> None:
         request_id = chance.choice(IDS)
         self.both(lambda _, world: world.store.cancel([request_id]), chance)
+        self.cancelled.add(request_id)
 
     def forbid(self, chance: Random) -> None:
         request_id, tenant = chance.choice(["", *IDS]), chance.choice(TENANTS)
@@ -315,6 +322,7 @@ class Twins(TwinAccount):
         task, state = chance.choice(self.tasks[-RECENT:]), chance.choice([State.QUEUED, State.RETRY_SCHEDULED])
         request_id, size_bytes, origin = task.request_id, chance.randint(0, 300), chance.choice(ORIGINS)
         redrives, summary = chance.randint(0, 1), f"found {self.names}".encode()
+        tenant, earlier_calls, age = chance.choice(TENANTS), chance.randint(0, 1), chance.randint(0, 3)
         before = self._known(request_id)
 
         def found(index: int, world: World) -> FoundTask:
@@ -330,14 +338,22 @@ class Twins(TwinAccount):
                 task=ref,
                 summary=summary,
                 origin=f"{origin}-{redrives}",
+                tenant_id=tenant,
+                asked_ms=self.began_ms[index] + self.moment - age,
                 redrives=redrives,
+                earlier_calls=earlier_calls,
             )
 
-        self.both(lambda index, world: world.store.adopt(found(index, world)), chance)
+        is_cancelled, _ = self.both(lambda index, world: world.store.adopt(found(index, world)), chance)
         known = self._known(request_id)
         assert known is not None
+        if is_cancelled:
+            assert not known.state.is_terminal
+            self.cancelled.add(request_id)
         if known.summary != summary:
             assert known == before
+            if not known.state.is_terminal and request_id not in self.sizes:
+                self.sizes[request_id] = self.counted[request_id] = size_bytes
             return
         assert known.in_doubt
         assert known.version > max(task.versions[0], before.version if before else 0)

@@ -74,25 +74,6 @@ if closed then
   return {'full', requests, bytes}
 end
 
-local function cancelled()
-  if redis.call('EXISTS', cancels) == 0 then
-    return false
-  end
-  -- One member for each way to name requests: by id, tenant or correlation id, alone or together.
-  for _, id in ipairs({'', request_id}) do
-    for _, of_tenant in ipairs({'', tenant}) do
-      for _, correlated in ipairs({'', correlation}) do
-        local lengths = #id .. ':' .. #of_tenant .. ':'
-        local issued_ms = redis.call('ZSCORE', cancels, lengths .. id .. of_tenant .. correlated)
-        if issued_ms and sent_ms <= tonumber(issued_ms) then
-          return true
-        end
-      end
-    end
-  end
-  return false
-end
-
 if new_life then
   version = math.max(version, known[2] + 1)
   attempt = math.max(attempt, (known[5] or 0) + 1)
@@ -111,7 +92,7 @@ local in_doubt = recorded_ms <= tonumber(redis.call('GET', born) or 0)
 if in_doubt then
   redis.call('HSET', request, 'doubt', 1)
 end
-local is_cancelled = cancelled()
+local is_cancelled = forbidden(cancels, request_id, tenant, correlation, sent_ms)
 if is_cancelled then
   redis.call('HSET', request, 'cancel', 1)
 end

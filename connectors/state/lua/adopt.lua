@@ -1,33 +1,58 @@
 -- Notes a task that was found in Kafka after this store was emptied: its request is alive, and may have been called.
 --
--- KEYS  request hash, load hash, deadlines set
+-- KEYS  request hash, load hash, deadlines set, cancellations set
 -- ARGV  1 state, 2 version of the task, 3 number of its next call, 4 request id, 5 size in bytes, 6 deadline,
 --       7 retention, both in ms; 8 summary, 9 origin, 10 how often it was redriven,
---       11 calls that may have been made and left no outcome, as JSON or empty, 12 how many
+--       11 calls that may have been made and left no outcome, as JSON or empty, 12 how many,
+--       13 tenant, 14 correlation id, 15 when it was asked for, in ms, 16 whether a call was made before (1 or 0)
+-- Gives 1 for a request that is alive and cancelled, else 0
 
-local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
+local request, load, deadlines, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, task_version, attempt = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local request_id, size_bytes, retention_ms = ARGV[4], ARGV[5], tonumber(ARGV[7])
-local summary, origin, redrives = ARGV[8], ARGV[9], ARGV[10]
+local summary, origin, redrives, was_called = ARGV[8], ARGV[9], ARGV[10], ARGV[16] == '1'
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local deadline_ms = math.max(tonumber(ARGV[6]), now_ms)
 
-local known = redis.call('HMGET', request, 'state', 'version', 'task', 'fence', 'doubt', 'cancel', 'size')
-local version, known_task, cancel = tonumber(known[2] or 0), tonumber(known[3] or 0), known[6]
+local function count()
+  redis.call('PEXPIREAT', request, deadline_ms + retention_ms)
+  if redis.call('ZADD', deadlines, deadline_ms, size_bytes .. ':' .. request_id) == 1 then
+    redis.call('HINCRBY', load, 'bytes', size_bytes)
+  end
+end
+
+local known = redis.call('HMGET', request, 'state', 'version', 'task', 'fence', 'doubt', 'cancel', 'size', 'redrives')
+local version, known_task, fence, cancel = tonumber(known[2] or 0), tonumber(known[3] or 0), known[4], known[6]
 if TERMINAL[known[1]] then
   -- Of another life, if the task is newer than that end.
   if task_version <= version then
-    return
+    return 0
   end
-  cancel = false
-elseif known[1] and (known[4] or not known[5] or task_version <= known_task) then
-  return
+  fence, cancel = false, false
+end
+-- A task of a life before says nothing of this one.
+local is_of_this_life = tonumber(known[8] or 0) <= tonumber(redrives)
+if is_of_this_life and forbidden(cancels, request_id, ARGV[13], ARGV[14], tonumber(ARGV[15])) then
+  cancel = '1'
 end
 
-local deadline_ms = math.max(tonumber(ARGV[6]), now_ms)
+local was_claimed = tonumber(fence or 0) > 0
+if known[1] and not TERMINAL[known[1]] and (was_claimed or not known[5] or task_version <= known_task) then
+  -- More is known of it than the task tells, but perhaps not that it counts, or that it was called off.
+  if not known[7] then
+    redis.call('HSET', request, 'size', size_bytes, 'deadline', deadline_ms)
+    count()
+  end
+  if cancel then
+    redis.call('HSET', request, 'cancel', 1)
+  end
+  return cancel and 1 or 0
+end
+
 -- Each task has its own size, and an end that is not confirmed is still counted.
 if known[7] and redis.call('ZREM', deadlines, known[7] .. ':' .. request_id) == 1 then
   redis.call('HINCRBY', load, 'bytes', 0 - known[7])
@@ -43,7 +68,9 @@ if ARGV[11] ~= '' then
   redis.call('HSET', request, 'lost', ARGV[11])
   redis.call('HINCRBY', request, 'attempt', ARGV[12])
 end
-redis.call('PEXPIREAT', request, deadline_ms + retention_ms)
-if redis.call('ZADD', deadlines, deadline_ms, size_bytes .. ':' .. request_id) == 1 then
-  redis.call('HINCRBY', load, 'bytes', size_bytes)
+-- A fence says that the request's own record causes nothing more: begun at the door again, it would forget its calls.
+if fence or was_called then
+  redis.call('HSET', request, 'fence', 0)
 end
+count()
+return cancel and 1 or 0

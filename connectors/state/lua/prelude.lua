@@ -12,6 +12,26 @@ local function unproved(born, restored)
   end
 end
 
+-- Whether a request that was asked for at `sent_ms` was called off, by its id, tenant or correlation id, alone or
+-- together: there is one member for each way to name requests (see `forbid`).
+local function forbidden(cancels, request_id, tenant, correlation, sent_ms)
+  if redis.call('EXISTS', cancels) == 0 then
+    return false
+  end
+  for _, id in ipairs({'', request_id}) do
+    for _, of_tenant in ipairs({'', tenant}) do
+      for _, correlated in ipairs({'', correlation}) do
+        local lengths = #id .. ':' .. #of_tenant .. ':'
+        local issued_ms = redis.call('ZSCORE', cancels, lengths .. id .. of_tenant .. correlated)
+        if issued_ms and sent_ms <= tonumber(issued_ms) then
+          return true
+        end
+      end
+    end
+  end
+  return false
+end
+
 -- The reply that says how a request has ended: with its outcome, or with the place of its result where the outcome is no
 -- longer kept and nobody is known to have published the rest.
 local function settled(request, state, version)
