@@ -38,8 +38,9 @@ async def restore(context: StageContext, confirm: Confirm) -> tuple[int, int]:
     for name in context.catalogue.providers:
         groups[context.settings.lane_group(name)] = list(topics.lanes(name).values())
     began = context.now()
-    ends = await _confirm_since(context, confirm, began - timedelta(seconds=DAY_SECONDS))
     oldest = min([await _oldest(context, group, names) for group, names in groups.items()], default=began)
+    # Of a task that waits in a lane that was down for days the end may be as old.
+    ends = await _confirm_since(context, confirm, min(oldest, began - timedelta(seconds=DAY_SECONDS)))
     claims = await _claims_since(context, oldest)
     tasks = sum([await _adopt_all(context, group, names, claims) for group, names in groups.items()])
     # What ended while all this was read is not to be taken for alive.

@@ -7,3 +7,6 @@ ANY_TASK = TaskRef(version=0, attempt=1, size_bytes=0, deadline_ms=0)
 """Whatever task a request is on."""
 
 FIRST_LIFE = Redrive(count=0, state_version=0, attempt=0)
+
+KEPT_IN_KAFKA_MS = 7 * 86_400_000
+"""For how long Kafka keeps tasks (`schemas/topics.py`), and somebody may come with one. Also in `lua/prelude.lua`."""

@@ -14,6 +14,7 @@ from connectors.state.base import (
     Moved,
     Place,
     Settled,
+    Stale,
     TaskRef,
 )
 from policy.lifecycle import Standing, Step, advance, possible_steps
@@ -63,7 +64,7 @@ class MemoryRequest:
         request = cls(standing=Standing(ended.state, version), place=ended.place)
         is_same_end = known is not None and known.standing == Standing(ended.state, ended.version)
         if known is not None:
-            request.fence = known.fence
+            request.fence, request.deadline_ms = known.fence, known.deadline_ms
             request.origin, request.attempt, request.redrives = known.origin, known.attempt, known.redrives
         if not is_same_end:
             # Ended by another than the last that claimed here: its record and its lease cause nothing more.
@@ -129,30 +130,37 @@ class MemoryRequest:
         self.hold, self.lost_calls, self.in_doubt = None, [], True
 
     def believe_claimed(self, task: TaskRef) -> None:
+        if task.may_have_been_called:  # that its history is missing covers such a call
+            self.called_alone = task.version
         self.believe(State.QUEUED, task.version)
         self.task_version, self.moved_from = task.version, 0
         self.attempt = max(self.attempt, task.attempt)
-
-    def note_call_alone(self, task: TaskRef, now_ms: int) -> None:
-        """Once for each task: its record may be delivered again and again."""
-        if task.may_have_been_called and self.called_alone != task.version:
-            self.called_alone = task.version
-            self.lose(LostCall(attempt=self.attempt, owner="unknown", started_ms=now_ms))
 
     def lose(self, call: LostCall) -> None:
         self.lost_calls.append(call)
         self.attempt += 1
 
-    def take(self, hold: Hold, *, fence: int) -> None:
+    def answer_to(self, task: TaskRef) -> Settled | Moved | Stale | None:
+        """What there is for a task in place of a lease."""
+        if self.state.is_terminal:
+            return self.settled()
+        if 0 < task.version < self.task_version:
+            return self.moved() if self.waits_after(task.version) else Stale()
+        return self.moved() if self.state is State.RETRY_SCHEDULED else None
+
+    def take(self, hold: Hold, task: TaskRef, *, fence: int) -> None:
         """Gives the lease to another. Whoever held it has lost a call."""
+        reclaimed = self.hold is not None
         if self.hold is not None:
             self.lose(self._running_call(self.hold))
-            self.step(Step.RECLAIM)
-        else:
-            if self.in_doubt:
-                # It may have had another life. Milliseconds of the clock are above any that it was given then.
-                self.standing = Standing(self.state, max(self.standing.version, hold.started_ms))
-            self.step(Step.CLAIM)
+        # Once for each task: its record may be delivered again and again.
+        if task.may_have_been_called and self.called_alone != task.version:
+            self.called_alone = task.version
+            self.lose(LostCall(attempt=self.attempt, owner="unknown", started_ms=hold.started_ms))
+        if self.in_doubt and not reclaimed:
+            # It may have had another life. Milliseconds of the clock are above any that it was given then.
+            self.standing = Standing(self.state, max(self.standing.version, hold.started_ms))
+        self.step(Step.RECLAIM if reclaimed else Step.CLAIM)
         self.hold, self.fence = hold, fence
 
     def move(self, step: Step, *, task_version: int, next_attempt: int, summary: bytes) -> None:

@@ -30,7 +30,7 @@ from connectors.state.base import (
     StateUnavailableError,
     TaskRef,
 )
-from connectors.state.defaults import ANY_TASK, FIRST_LIFE
+from connectors.state.defaults import ANY_TASK, FIRST_LIFE, KEPT_IN_KAFKA_MS
 from connectors.state.ends import ending_step, moving_step
 from connectors.state.memory_cancellations import MemoryCancellations
 from connectors.state.memory_request import Hold, MemoryRequest
@@ -83,7 +83,7 @@ class MemoryStateStore:
         version = max(known.standing.version if known else 0, redrive.state_version) + 1
         request = MemoryRequest(
             standing=Standing(State.QUEUED, version),
-            expires_ms=deadline_ms + self._retention_ms,
+            expires_ms=self._while_alive(deadline_ms),
             origin=arrival.origin,
             size_bytes=arrival.size_bytes,
             deadline_ms=deadline_ms,
@@ -127,16 +127,13 @@ class MemoryStateStore:
         request = self._find(request_id)
         if request is None and not await self.is_restored():
             return Busy(RESTORING_MS)
-        ahead = request is None or request.is_behind(task.version)
+        if request is None and task.version > 0 and self._is_forgotten(task.deadline_ms):
+            return Stale()
         if request is None or request.is_behind(task.version):
             request = request or MemoryRequest(standing=Standing(State.QUEUED, 0))
             request.believe_claimed(task)
-        elif request.state.is_terminal:
-            return request.settled()
-        elif 0 < task.version < request.task_version:
-            return request.moved() if request.waits_after(task.version) else Stale()
-        elif request.state is State.RETRY_SCHEDULED:
-            return request.moved()
+        elif (without_lease := request.answer_to(task)) is not None:
+            return without_lease
         until_ms = now_ms + lease_ms
         hold = request.hold
         if hold is not None and token is not None and hold.token == token:
@@ -148,9 +145,7 @@ class MemoryStateStore:
                 self._count_again(request_id, request, task)
             self._last_fence = max(self._last_fence + 1, now_ms * 1000)
             taken = Hold(owner=owner, token=token, started_ms=now_ms, until_ms=until_ms)
-            request.take(taken, fence=self._last_fence)
-            if not ahead:
-                request.note_call_alone(task, now_ms)
+            request.take(taken, task, fence=self._last_fence)
         self._outlive_lease(request_id, request, until_ms)
         return request.claimed(request_id)
 
@@ -204,7 +199,7 @@ class MemoryStateStore:
         request = self._find(lease.request_id)
         if request is None:
             request = MemoryRequest(standing=Standing(State.PROCESSING, lease.version))
-            request.expires_ms = self._now_ms() + self._retention_ms
+            request.expires_ms = self._while_alive(self._now_ms())
             self._keep(lease.request_id, request)
         elif request.standing == Standing(state, lease.version + 1) and request.fence == lease.fence:
             return None
@@ -222,11 +217,13 @@ class MemoryStateStore:
         self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
     ) -> Requeued:
         request = self._find_proved("requeue", request_id)
+        if request is None and self._is_forgotten(deadline_ms):
+            return Stale()
         if request is None or request.is_behind(task_version):
             request = request or MemoryRequest(standing=Standing(State.RETRY_SCHEDULED, 0))
             request.believe(State.RETRY_SCHEDULED, task_version)
             request.deadline_ms = max(deadline_ms, self._now_ms())
-            request.expires_ms = request.deadline_ms + self._retention_ms
+            request.expires_ms = self._while_alive(request.deadline_ms)
             self._keep(request_id, request)
         elif request.state.is_terminal:
             return request.settled()
@@ -295,7 +292,11 @@ class MemoryStateStore:
                 is_left_to_others = is_same and ended.place is not None and request.is_outside
                 if is_newer or is_noted or is_left_to_others:
                     continue
-            self._end(ended.request_id, MemoryRequest.of(ended, request))
+            kept = MemoryRequest.of(ended, request)
+            self._end(ended.request_id, kept)
+            if request is not None and request.state.is_terminal:
+                kept.expires_ms = request.expires_ms
+                self._keep(ended.request_id, kept)
             self._uncount(ended.request_id)
 
     async def outstanding(self) -> tuple[int, int]:
@@ -321,7 +322,7 @@ class MemoryStateStore:
         version = max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())
         request = MemoryRequest(
             standing=Standing(task.state, version),
-            expires_ms=deadline_ms + self._retention_ms,
+            expires_ms=self._while_alive(deadline_ms),
             origin=task.origin,
             size_bytes=ref.size_bytes,
             deadline_ms=deadline_ms,
@@ -361,8 +362,17 @@ class MemoryStateStore:
     def _end(self, request_id: str, request: MemoryRequest, *, summary: bytes = b"") -> None:
         request.hold = None
         request.summary = summary
-        request.expires_ms = self._now_ms() + self._retention_ms
+        kept_until_ms = min(request.deadline_ms, self._now_ms() + KEPT_IN_KAFKA_MS)
+        request.expires_ms = max(self._now_ms(), kept_until_ms) + self._retention_ms
         self._keep(request_id, request)
+
+    def _while_alive(self, deadline_ms: int) -> int:
+        """Until when a request that has not ended is remembered: as long as anybody may come with its task."""
+        return deadline_ms + KEPT_IN_KAFKA_MS + self._retention_ms
+
+    def _is_forgotten(self, task_deadline_ms: int) -> bool:
+        """Whether a request that is not known has ended, and was forgotten since."""
+        return task_deadline_ms + self._retention_ms < self._now_ms()
 
     def _count(self, request_id: str, size_bytes: int, due_ms: int) -> None:
         self._counted[request_id] = size_bytes
@@ -371,7 +381,7 @@ class MemoryStateStore:
     def _count_again(self, request_id: str, request: MemoryRequest, task: TaskRef) -> None:
         """What this store has lost is counted from its task."""
         request.deadline_ms = max(request.deadline_ms, task.deadline_ms, self._now_ms())
-        request.expires_ms = request.deadline_ms + self._retention_ms
+        request.expires_ms = self._while_alive(request.deadline_ms)
         self._keep(request_id, request)
         if request.size_bytes is None and task.version > 0:
             request.size_bytes = task.size_bytes
@@ -388,7 +398,7 @@ class MemoryStateStore:
 
     def _outlive_lease(self, request_id: str, request: MemoryRequest, until_ms: int) -> None:
         if until_ms > request.deadline_ms:
-            request.expires_ms = until_ms + self._retention_ms
+            request.expires_ms = self._while_alive(until_ms)
             self._keep(request_id, request)
 
     def _forget_expired(self) -> None:

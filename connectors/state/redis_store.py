@@ -73,7 +73,11 @@ async def no_history() -> bool:
 
 
 class RedisStateStore:
-    """Implements `base.StateStore`. A request is kept for `retention_seconds` after its end, or after its deadline."""
+    """Implements `base.StateStore`.
+
+    A request that has ended is remembered for `retention_seconds` from its end or its deadline, whichever is later; one
+    that has not, for as long as Kafka has its task.
+    """
 
     def __init__(
         self,

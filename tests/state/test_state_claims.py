@@ -4,6 +4,7 @@ import asyncio
 from uuid import uuid4
 
 from connectors.state.base import Admitted, Arrival, Busy, Claimed, Lease, Limits, LostCall, Renewal, Settled
+from connectors.state.defaults import KEPT_IN_KAFKA_MS
 from schemas.vocabulary import State
 from tests.state.worlds import RETENTION_SECONDS, RedisWorld, World
 
@@ -262,11 +263,11 @@ async def test_versions_and_fences_grow_across_a_loss_of_data(world: World) -> N
 
 
 async def test_a_lease_that_outlives_the_deadline_keeps_its_request_known(world: World) -> None:
-    """Renewed for longer than the retention, it is still a lease."""
+    """Renewed for longer than anything is kept, it is still a lease."""
     await admitted(world, deadline_in_ms=1_000)
     claim = await claimed(world)
     for _ in range(3):
-        await world.let_pass(RETENTION_SECONDS * 1000 - 1_000)
+        await world.let_pass(KEPT_IN_KAFKA_MS + RETENTION_SECONDS * 1000 - 1_000)
         assert await world.store.renew([claim.lease], lease_ms=LEASE_MS) == Renewal()
     assert await world.store.settle(claim.lease, State.COMPLETED, b"x") is None
 

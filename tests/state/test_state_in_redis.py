@@ -12,10 +12,13 @@ from redis.crc import key_slot
 from connectors.settings import RedisSettings
 from connectors.state.base import Arrival, Claimed, Ended, Lease, Limits, Renewal
 from connectors.state.connect import connect
+from connectors.state.defaults import KEPT_IN_KAFKA_MS
 from connectors.state.keys import KeyLayout
 from connectors.state.redis_store import RedisStateStore
 from connectors.state.script_runner import Argument, ScriptName, ScriptRunner
 from policy.lifecycle import Standing, Step, possible_steps
+from schemas import LaneTask
+from schemas.topics import Topics
 from schemas.vocabulary import TERMINAL_STATES, State
 from tests.state.every_step import every_step
 from tests.state.worlds import RETENTION_SECONDS, RedisWorld, redis_world
@@ -116,7 +119,7 @@ async def test_two_namespaces_on_one_redis_do_not_meet(one_redis: RedisWorld, re
 
 
 async def test_every_key_of_a_request_expires_by_itself(one_redis: RedisWorld) -> None:
-    """Whatever became of it: a retention after its deadline, its lease or its end at the latest."""
+    """Whatever became of it: a retention after its deadline or its end, or after Kafka has lost its task."""
     world = one_redis
     leases = {name: await lease_of(world, name) for name in ("working", "ended", "marked", "queued", "lost")}
     await lease_of(world, "history-missing", admit=False)
@@ -129,7 +132,9 @@ async def test_every_key_of_a_request_expires_by_itself(one_redis: RedisWorld) -
     requests = [key for key in await world.keys() if ":request:" in key]
     assert len(requests) == 8
     for key in requests:
-        assert 0 < await world.time_to_live_ms(key) <= HOUR_MS + LEASE_MS + RETENTION_SECONDS * 1000
+        is_alive = key.endswith(("working", "queued", "history-missing"))
+        kept_ms = KEPT_IN_KAFKA_MS if is_alive else 0
+        assert kept_ms < await world.time_to_live_ms(key) <= kept_ms + HOUR_MS + LEASE_MS + RETENTION_SECONDS * 1000
 
 
 async def test_an_idle_deployment_leaves_no_counters_behind(one_redis: RedisWorld) -> None:
@@ -171,3 +176,9 @@ def test_scripts_know_the_states_of_the_vocabulary(path: Path) -> None:
 def test_every_script_is_called_and_every_call_has_a_script() -> None:
     """The folder and the names agree."""
     assert {path.stem for path in SCRIPTS} == set(ScriptName)
+
+
+def test_requests_are_remembered_for_as_long_as_kafka_keeps_their_tasks() -> None:
+    kept = [spec.retention_ms for spec in Topics().specs(["any"]) if spec.record is LaneTask]
+    assert set(kept) == {KEPT_IN_KAFKA_MS}
+    assert f"KEPT_IN_KAFKA_MS = {KEPT_IN_KAFKA_MS // 86_400_000} * 86400000" in PRELUDE.read_text()

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from connectors.state.base import Arrival, Claimed, Ended, Lease, Limits, Renewal, Settled
+from connectors.state.defaults import KEPT_IN_KAFKA_MS
 from connectors.state.ends import IllegalEndError
 from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
@@ -12,7 +13,8 @@ from tests.state.worlds import RETENTION_SECONDS, World
 
 ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
 LEASE_MS = 60_000
-HOUR_MS = 3_600_000
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
 ENDS = [State.COMPLETED, State.FAILED, State.EXPIRED, State.CANCELLED]
 
 
@@ -115,7 +117,7 @@ async def test_a_request_of_no_bytes_is_counted_and_ended(world: World) -> None:
     assert await world.store.outstanding() == (2, 0)
     assert await world.store.settle(await lease_of(world, "ended", admit=False), State.COMPLETED, b"x") is None
     assert await world.store.outstanding() == (1, 0)
-    await world.let_pass(RETENTION_SECONDS * 1000 + 1)
+    await world.let_pass(KEPT_IN_KAFKA_MS + RETENTION_SECONDS * 1000 + 1)
     for number in range(20):  # enough to reach each shard
         await lease_of(world, f"r{number}")
     assert await world.store.outstanding() == (20, 2_000)
@@ -203,14 +205,31 @@ async def test_thousands_are_confirmed_in_one_step(world: World) -> None:
         assert await world.store.claim(request_id, owner="b", lease_ms=1) == Settled(State.COMPLETED, 3, None)
 
 
-async def test_an_ended_request_is_forgotten_a_retention_after_its_end_or_its_confirmation(world: World) -> None:
-    """Its deadline no longer matters, and a second confirmation does not prolong its stay."""
+async def test_an_ended_request_is_remembered_a_retention_longer_than_its_deadline(world: World) -> None:
+    """Somebody may come with its task until then. Confirmations do not prolong its stay."""
     await world.store.settle(await lease_of(world, "confirmed"), State.COMPLETED, b"x")
     await world.store.settle(await lease_of(world, "unconfirmed"), State.COMPLETED, b"x")
     for _ in range(2):
-        await world.let_pass(RETENTION_SECONDS * 400)
+        await world.let_pass(RETENTION_SECONDS * 500)
         await world.store.confirm([Ended("confirmed", State.COMPLETED, 3)])
-    await world.let_pass(RETENTION_SECONDS * 200 + 1)
+    assert await world.remaining() == 2
+    await world.let_pass(HOUR_MS + MINUTE_MS)
+    assert await world.remaining() == 0
+
+
+async def test_a_request_that_ends_after_its_deadline_is_remembered_from_its_end_on(world: World) -> None:
+    lease = await lease_of(world)
+    await world.let_pass(10 * HOUR_MS)
+    await world.store.settle(lease, State.COMPLETED, b"x")
+    await world.let_pass(RETENTION_SECONDS * 1000 - MINUTE_MS)
     assert await world.remaining() == 1
-    await world.let_pass(RETENTION_SECONDS * 400)
+    await world.let_pass(2 * MINUTE_MS)
+    assert await world.remaining() == 0
+
+
+async def test_a_deadline_far_away_keeps_an_end_no_longer_than_kafka_keeps_its_task(world: World) -> None:
+    far_away = Arrival(request_id="r1", origin="o", size_bytes=1, deadline_ms=world.now_ms() + 100 * KEPT_IN_KAFKA_MS)
+    await world.store.admit(far_away, ROOMY)
+    await world.store.settle(await lease_of(world, admit=False), State.COMPLETED, b"x")
+    await world.let_pass(KEPT_IN_KAFKA_MS + RETENTION_SECONDS * 1000 + MINUTE_MS)
     assert await world.remaining() == 0

@@ -50,9 +50,10 @@ if state and not new_life then
   return settled(request, state, tonumber(known[2]))
 end
 
--- What had no end for a whole retention past its deadline never will: its hash is gone. Without this it would be
+-- What had no end for as long as Kafka keeps its task never will: its hash is gone. Without this it would be
 -- counted for ever.
-local given_up = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now_ms - retention_ms, 'LIMIT', 0, GIVEN_UP_AT_ONCE)
+local too_old_ms = now_ms - while_alive(0, retention_ms)
+local given_up = redis.call('ZRANGEBYSCORE', deadlines, '-inf', too_old_ms, 'LIMIT', 0, GIVEN_UP_AT_ONCE)
 for _, member in ipairs(given_up) do
   redis.call('ZREM', deadlines, member)
   redis.call('HINCRBY', load, 'bytes', 0 - string.match(member, '^%d+'))
@@ -96,7 +97,7 @@ local is_cancelled = forbidden(cancels, request_id, tenant, correlation, sent_ms
 if is_cancelled then
   redis.call('HSET', request, 'cancel', 1)
 end
-redis.call('PEXPIREAT', request, due_ms + retention_ms)
+redis.call('PEXPIREAT', request, while_alive(due_ms, retention_ms))
 redis.call('ZADD', deadlines, due_ms, size_bytes .. ':' .. request_id)
 redis.call('HINCRBY', load, 'bytes', size_bytes)
 return {'admitted', version, attempt, in_doubt and 1 or 0, is_cancelled and 1 or 0}

@@ -19,7 +19,7 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local deadline_ms = math.max(tonumber(ARGV[6]), now_ms)
 
 local function count()
-  redis.call('PEXPIREAT', request, deadline_ms + retention_ms)
+  redis.call('PEXPIREAT', request, while_alive(deadline_ms, retention_ms))
   if redis.call('ZADD', deadlines, deadline_ms, size_bytes .. ':' .. request_id) == 1 then
     redis.call('HINCRBY', load, 'bytes', size_bytes)
   end

@@ -33,6 +33,9 @@ if not state then
   if reply then
     return reply
   end
+  if task_version > 0 and is_forgotten(task_deadline_ms, retention_ms, now_ms) then
+    return {'stale'}
+  end
 end
 -- A task that is newer than all that is known: the store has lost what came between, or all, and believes the task.
 local ahead = not state or task_version > version
@@ -53,7 +56,7 @@ end
 
 local function outlive_lease()
   if until_ms > deadline_ms then
-    redis.call('PEXPIREAT', request, until_ms + retention_ms)
+    redis.call('PEXPIREAT', request, while_alive(until_ms, retention_ms))
   end
 end
 
@@ -82,10 +85,12 @@ if is_reclaim then
   end
   lose(attempt, held_by, started_ms)
 end
--- Once for each task: its record may be delivered again and again.
-if may_have_been_called and not ahead and redis.call('HGET', request, 'alone') ~= ARGV[5] then
+-- Once for each task: its record may be delivered again and again. Where its history is missing, that covers it.
+if may_have_been_called and redis.call('HGET', request, 'alone') ~= ARGV[5] then
   redis.call('HSET', request, 'alone', task_version)
-  lose(attempt, 'unknown', now_ms)
+  if not ahead then
+    lose(attempt, 'unknown', now_ms)
+  end
 end
 
 if ahead then
@@ -101,7 +106,7 @@ if doubt or not size_bytes then
   -- What this store has lost is counted again.
   deadline_ms = math.max(deadline_ms, task_deadline_ms, now_ms)
   redis.call('HSET', request, 'deadline', deadline_ms)
-  redis.call('PEXPIREAT', request, deadline_ms + retention_ms)
+  redis.call('PEXPIREAT', request, while_alive(deadline_ms, retention_ms))
   if size_bytes or task_version > 0 then
     size_bytes = size_bytes or task_bytes
     redis.call('HSET', request, 'size', size_bytes)

@@ -4,16 +4,19 @@
 -- ARGV  1 retention in ms, then of each request: id, state, version, place of its result ('': all of it is published)
 
 local load, deadlines = KEYS[1], KEYS[2]
-local retention_ms = ARGV[1]
+local retention_ms = tonumber(ARGV[1])
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
+
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
 for position = 3, #KEYS do
   local request, base = KEYS[position], 4 * (position - 3) + 1
   local request_id, end_state, end_version = ARGV[base + 1], ARGV[base + 2], tonumber(ARGV[base + 3])
   local place = ARGV[base + 4] ~= '' and ARGV[base + 4]
   local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'origin', 'attempt', 'redrives', 'size',
-    'task', 'outside')
+    'task', 'outside', 'deadline')
   local state, version, size_bytes = known[1], tonumber(known[2] or 0), known[7]
   -- Of one that is taken for alive, an end tells unless it is that of a life before: then its task is newer. Its version
   -- may be higher all the same, where it is from the clock.
@@ -44,9 +47,13 @@ for position = 3, #KEYS do
     end
     -- Written afresh it takes 230 bytes instead of 660: a hash that ever held a value longer than
     -- hash-max-ziplist-value keeps the form that suits long values.
+    local until_ms = after_end(tonumber(known[10] or 0), retention_ms, now_ms)
+    if TERMINAL[state] then
+      until_ms = now_ms + redis.call('PTTL', request)
+    end
     redis.call('DEL', request)
     redis.call('HSET', request, unpack(kept))
-    redis.call('PEXPIRE', request, retention_ms)
+    redis.call('PEXPIREAT', request, until_ms)
     if size_bytes and redis.call('ZREM', deadlines, size_bytes .. ':' .. request_id) == 1 then
       redis.call('HINCRBY', load, 'bytes', 0 - size_bytes)
       if redis.call('ZCARD', deadlines) == 0 then

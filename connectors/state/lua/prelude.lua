@@ -1,5 +1,24 @@
 -- Stands before every script.
 
+-- For how long Kafka keeps tasks (`schemas/topics.py`), and so somebody may come with one.
+local KEPT_IN_KAFKA_MS = 7 * 86400000
+
+-- Until when a request that has not ended is remembered: as long as anybody may come with its task. What is forgotten
+-- has ended, so a task of it that comes later still causes nothing.
+local function while_alive(deadline_ms, retention_ms)
+  return deadline_ms + KEPT_IN_KAFKA_MS + retention_ms
+end
+
+-- Until when a request that has ended is remembered: its task may wait, unread, until long after the deadline.
+local function after_end(deadline_ms, retention_ms, now_ms)
+  return math.max(now_ms, math.min(deadline_ms, now_ms + KEPT_IN_KAFKA_MS)) + retention_ms
+end
+
+-- Whether a request that is not known has ended and was forgotten since, by the deadline of a task of it.
+local function is_forgotten(task_deadline_ms, retention_ms, now_ms)
+  return task_deadline_ms + retention_ms < now_ms
+end
+
 -- What this store does not know may have had a life in one that is lost. Nobody can tell before the store has a birth,
 -- and what is in Kafka was read back. Gives the reply that says so, or nothing where the store can be believed.
 local function unproved(born, restored)

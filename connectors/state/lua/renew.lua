@@ -21,7 +21,7 @@ for position, request in ipairs(KEYS) do
   if known[1] == 'processing' and known[2] == ARGV[position + 2] and not given_back then
     redis.call('HSET', request, 'until', until_ms)
     if until_ms > tonumber(known[4] or 0) then
-      redis.call('PEXPIREAT', request, until_ms + retention_ms)
+      redis.call('PEXPIREAT', request, while_alive(until_ms, retention_ms))
     end
     if known[5] then
       table.insert(cancelled, position)

@@ -11,6 +11,9 @@ local deadline_ms, retention_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+
 local known = redis.call('HMGET', request, 'state', 'version', 'task', 'moved')
 local state, version = known[1], tonumber(known[2] or 0)
 local known_task, moved = tonumber(known[3] or 0), tonumber(known[4] or 0)
@@ -19,6 +22,9 @@ if not state then
   local reply = unproved(KEYS[2], KEYS[3])
   if reply then
     return reply
+  end
+  if is_forgotten(deadline_ms, retention_ms, now_ms) then
+    return {'stale'}
   end
 end
 local ahead = task_version > version
@@ -35,14 +41,13 @@ if not ahead then
   end
 else
   -- The store has lost what came between, or all, and believes the task. Its claim will count it again.
-  local time = redis.call('TIME')
-  deadline_ms = math.max(deadline_ms, time[1] * 1000 + math.floor(time[2] / 1000))
+  deadline_ms = math.max(deadline_ms, now_ms)
   redis.call('HDEL', request, 'owner', 'token', 'started', 'until', 'lost', 'outcome', 'outside', 'place')
   if TERMINAL[state] then
     redis.call('HDEL', request, 'cancel')
   end
   redis.call('HSET', request, 'doubt', 1, 'deadline', deadline_ms)
-  redis.call('PEXPIREAT', request, deadline_ms + retention_ms)
+  redis.call('PEXPIREAT', request, while_alive(deadline_ms, retention_ms))
 end
 
 -- A fence says that the request's own record causes nothing more: there was a call before this wait.

@@ -44,5 +44,5 @@ redis.call('HSET', request, 'state', next_state, 'version', next_version, 'task'
   'fence', fence, 'attempt', next_attempt, 'summary', summary)
 redis.call('HDEL', request, 'owner', 'token', 'started', 'until', 'lost', 'doubt')
 if not state then
-  redis.call('PEXPIRE', request, retention_ms)
+  redis.call('PEXPIREAT', request, while_alive(now_ms, retention_ms))
 end

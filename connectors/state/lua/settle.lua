@@ -7,13 +7,13 @@
 
 local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
 local request_id, fence, lease_version = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local end_state, outcome, retention_ms, own_lease = ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1'
+local end_state, outcome, retention_ms, own_lease = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local known = redis.call('HMGET', request, 'state', 'fence', 'until', 'version', 'size')
+local known = redis.call('HMGET', request, 'state', 'fence', 'until', 'version', 'size', 'deadline')
 local state, version, size_bytes = known[1], tonumber(known[4]), known[5]
 local same_fence = known[2] == fence
 local held_until_ms = tonumber(known[3] or 0)
@@ -42,7 +42,7 @@ end
 redis.call('HSET', request, 'state', end_state, 'version', math.max(version or 0, lease_version) + 1, 'fence', fence,
   'outcome', outcome)
 redis.call('HDEL', request, 'summary')
-redis.call('PEXPIRE', request, retention_ms)
+redis.call('PEXPIREAT', request, after_end(tonumber(known[6] or 0), retention_ms, now_ms))
 -- To be in the set is to be counted, so nothing can be taken out of the count twice.
 if size_bytes and redis.call('ZREM', deadlines, size_bytes .. ':' .. request_id) == 1 then
   redis.call('HINCRBY', load, 'bytes', 0 - size_bytes)
