@@ -126,12 +126,16 @@ class SafeConsumer(driver.Consumer):
         return {}
 
     def backlog(self) -> int:
-        """Records of the partitions that are assigned and not committed, as far as the last fetch told."""
+        """Records that are not done of the partitions that are assigned, as far as the last fetch told.
+
+        Not those that are not committed: commits come seconds later, and a short queue would never seem to move.
+        """
         count = 0
         for tp in self.assignment():
-            end, done = self.highwater(tp), self._committed_offset.get(tp)
+            end = self.highwater(tp)
             if end is not None:
-                count += max(0, end - (done or 0))
+                unfinished = self.ledger.unfinished(tp, end)
+                count += max(0, end - (self._committed_offset.get(tp) or 0)) if unfinished is None else unfinished
         return count
 
     def ack(self, message: Message) -> bool:

@@ -47,6 +47,11 @@ class OffsetLedger(Generic[P]):
         entry = self._partitions.get(partition)
         return None if entry is None else next(iter(entry.in_flight), entry.next_offset)
 
+    def unfinished(self, partition: P, end: int) -> int | None:
+        """Records before `end` that are not acknowledged. None: nothing was delivered of this partition."""
+        entry = self._partitions.get(partition)
+        return None if entry is None else len(entry.in_flight) + max(0, end - entry.next_offset)
+
     def committable(self, partitions: Iterable[P] | None = None) -> dict[P, int]:
         """What should be committed now: offsets that moved on since the last successful commit."""
         chosen = self._partitions if partitions is None else partitions

@@ -50,6 +50,18 @@ def test_offsets_that_compaction_removed_hold_nothing_up() -> None:
     assert ledger.committable() == {P: 41}
 
 
+def test_what_is_not_done_is_in_flight_or_not_delivered_yet() -> None:
+    """Whatever of it is committed: commits come later. Of a partition that gave nothing so far nobody knows."""
+    ledger: OffsetLedger[str] = OffsetLedger()
+    assert ledger.unfinished(P, 10) is None
+    tokens = deliver(ledger, range(5, 15))
+    assert ledger.unfinished(P, 20) == 15
+    for offset in (5, 6, 9):
+        ledger.acknowledged(P, offset, tokens[offset])
+    assert ledger.unfinished(P, 20) == 12
+    assert ledger.unfinished(P, 12) == 7
+
+
 def test_an_acknowledgement_of_an_earlier_delivery_counts_for_nothing() -> None:
     ledger: OffsetLedger[str] = OffsetLedger()
     (before,) = deliver(ledger, range(1)).values()

@@ -61,7 +61,7 @@ export function note({ event, queue }, nowMs) {
   }
   if (event.state === "queued" && queue) {
     const place = queue.about_position <= 1 ? "Next in line" : `About number ${count(queue.about_position)} in line`;
-    if (queue.about_wait_ms === null) return `${place}; the lane stands still`;
+    if (queue.about_wait_ms === null) return `${place}, for how long is not known`;
     return queue.about_wait_ms < 100 ? `${place}, starts at once` : `${place}, about ${duration(queue.about_wait_ms)} to wait`;
   }
   const why = [event.reason && words(event.reason), event.message].filter(Boolean);
