@@ -70,6 +70,11 @@ class Bridge:
         """Where the page is, once `run` serves."""
         return self._server.url
 
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many there ever were, and how many are open."""
+        return self._server.connections
+
     async def run(self, stop: asyncio.Event, *, on_serving: Callable[[str], None] | None = None) -> None:
         """Serves until `stop` is set; then closes its clients and returns. `on_serving` gets the page's address."""
         async with self._server, asyncio.TaskGroup() as tasks:

@@ -1,5 +1,7 @@
 """The bridge as a process: its connections, its operators' endpoints, and an orderly end."""
 
+import asyncio
+
 import structlog
 from prometheus_client import REGISTRY
 
@@ -9,6 +11,7 @@ from connectors.schema_registry import open_codec
 from connectors.settings import Settings
 from connectors.stopping import stop_event
 from websocket_bridge.bridge import Bridge
+from websocket_bridge.garbage import collect_now_and_then
 from websocket_bridge.kafka_log import quieten_kafka_log
 
 log = structlog.get_logger(__name__)
@@ -28,8 +31,10 @@ async def run_bridge_role(settings: Settings) -> int:
         )
         ops = OpsServer(settings.ops, Readiness(checks={"caught_up": lambda: bridge.ready}), role="bridge")
         await ops.start()
+        collecting = asyncio.create_task(collect_now_and_then(lambda: bridge.connections))
         try:
             await bridge.run(stop, on_serving=lambda url: log.info("bridge_serving", url=url))
         finally:
+            collecting.cancel()
             await ops.close()
     return 0

@@ -76,6 +76,12 @@ class BridgeServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: Server | None = None
         self._frames_sent = 0
+        self._opened = 0
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many there ever were, requests for the page among them, and how many of the view are open."""
+        return self._opened, len(self._open)
 
     @property
     def is_serving(self) -> bool:
@@ -186,6 +192,7 @@ class BridgeServer:
         self._frames_sent += frames
 
     def _connection(self, *args: Any, **options: Any) -> ServerConnection:
+        self._opened += 1
         return BridgeConnection(self, *args, **options)
 
     async def _talk(self, connection: ServerConnection) -> None:
