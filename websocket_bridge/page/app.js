@@ -33,7 +33,7 @@ const counters = new Counters({ onToggle: toggleState });
 const detail = new Detail({ onClose: () => select(null) });
 const table = new RequestTable(byId("requests"), { onSelect: (id) => select(id === detail.id ? null : id), now: bridgeNow });
 const lanes = new Lanes({ onBreaker: tell, now: bridgeNow });
-const letters = new Letters({ onOpen: (id) => (show("requests"), select(id)) });
+const letters = new Letters({ onOpen: openLetter });
 
 // --- what comes
 
@@ -174,6 +174,15 @@ function show(name) {
   render();
 }
 
+/** What has the focus in each view that was not chosen by its button. */
+const VIEW_STARTS = { requests: "requests", lanes: "lanes-title", letters: "letters-title" };
+
+function openLetter(id) {
+  show("requests");
+  select(id);
+  detail.focus();
+}
+
 function toggleState(name) {
   if (!view.states.delete(name)) view.states.add(name);
   rememberView();
@@ -221,8 +230,11 @@ function onKey(event) {
   } else if (typing) {
     if (event.key === "ArrowDown") table.moveFocus(1);
     else return;
-  } else if (number) show(number);
-  else if (view.view !== "requests") return;
+  } else if (number) {
+    if (number === view.view) return;
+    show(number);
+    byId(VIEW_STARTS[number]).focus({ preventScroll: true });
+  } else if (view.view !== "requests") return;
   else if (event.key === "/") byId("filter").focus();
   else if (!moveByKey(event.key)) return;
   event.preventDefault();

@@ -155,9 +155,11 @@ export class RequestTable {
     for (const row of this.#rows.values()) row.tick(nowMs);
   }
 
+  /** The row of a request, or the table where it has none. */
   focusRow(id) {
     const index = this.#entries.findIndex((entry) => entry.id === id);
     if (index >= 0) this.#focus(index);
+    else this.#table.focus({ preventScroll: true });
   }
 
   get hasFocus() {
