@@ -6,6 +6,7 @@ What is replaced, and why (paths in faust-streaming 0.15.3):
 - a commit before the bookkeeping is dropped on revoke; there it is dropped first, and done work is repeated;
 - the thread of the consumer: see `InLoopConsumer`;
 - what stops reading: there a full buffer of one topic stops all topics; see `ReadAhead`;
+- a rewind: there a partition of which nothing is committed stays where it was read to, and what was dropped is lost;
 - a failed commit: there it moves the committed offset all the same, or crashes the worker;
 - connection options: one dict for all Kafka clients of the process, in place of Faust's own credentials;
 - the producer: all sending goes through `connectors.kafka.producer`, so Faust's never connects.
@@ -272,6 +273,17 @@ class InLoopConsumer(driver.AIOKafkaConsumerThread):
         coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - `committed` leaves the text out
         found = await coordinator.fetch_committed_offsets(list(asked))
         return {tp: found[partition].metadata if partition in found else "" for partition, tp in asked.items()}
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """As in Faust, and to the beginning where nothing is committed: aiokafka leaves such a partition where it is.
+
+        During a rebalance Faust drops what it has read, and comes here so that it is read again.
+        """
+        committed = await super().seek_to_committed()
+        nothing_done = [tp for tp, offset in committed.items() if not offset]
+        if nothing_done:
+            await self._ensure_consumer().seek_to_beginning(*nothing_done)
+        return committed
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         assigned = self.assignment()

@@ -226,3 +226,24 @@ async def seen_by_next(options: dict[str, Any], topic: str, *, last: int) -> set
         await reached.wait()
         assert await pool.drain(10)
     return in_doubt
+
+
+async def test_what_is_dropped_during_a_rebalance_is_read_again_also_where_nothing_was_committed(
+    stack_settings: Settings, prefix: str
+) -> None:
+    """A fetch that is under way then takes it off the consumer, and Faust has no use for it and rewinds."""
+    options = client_options(stack_settings)
+    topic = f"{prefix}dropped"
+    await make_topic(options, topic, [])
+    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def handle(delivery: Delivery) -> None:
+        await arrived.put(delivery.value)
+
+    async with running(options, topic, handle) as (app, _), AIOKafkaProducer(**options) as producer:
+        app.consumer.stop_flow()
+        await producer.send_and_wait(topic, b"dropped", key=b"k")
+        await app.consumer._thread._ensure_consumer().getmany(timeout_ms=2_000)
+        await app.consumer.perform_seek()
+        app.consumer.resume_flow()
+        assert await asyncio.wait_for(arrived.get(), 30) == b"dropped"
