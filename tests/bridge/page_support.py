@@ -22,6 +22,17 @@ AXE_VERSION = "4.10.3"
 _INSTALL_TIMEOUT_SECONDS = 300
 HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>\u202egnp.exe"
 TIMEOUT_MS = 15_000
+SEE_FRAMES = """
+    // Every frame of every connection, as the browser got it.
+    window.frames_seen = [];
+    const Native = WebSocket;
+    window.WebSocket = class extends Native {
+        constructor(...all) {
+            super(...all);
+            this.addEventListener("message", ({ data }) => window.frames_seen.push(JSON.parse(data)));
+        }
+    };
+"""
 
 expect.set_options(timeout=TIMEOUT_MS)
 

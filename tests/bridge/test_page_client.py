@@ -16,9 +16,34 @@ from page_support import live_hub
 
 from schemas.vocabulary import State
 from websocket_bridge.assets import CHECKOUT_CLIENT, PAGE_FOLDER, load_assets
+from websocket_bridge.generate_schema import PUSHES
 
 NODE_TIMEOUT_SECONDS = 60
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+DECLARATIONS = (CHECKOUT_CLIENT / "sluice-client.d.ts").read_text(encoding="utf-8")
+TELL = """
+import * as client from "sluice-client";
+const members = ({ prototype }) => Object.getOwnPropertyNames(prototype).filter((name) => name !== "constructor");
+const classes = { SluiceClient: members(client.SluiceClient), Transcript: members(client.Transcript) };
+const fields = Object.keys(new client.SluiceClient("ws://x"));
+console.log(JSON.stringify({ exported: Object.keys(client), classes, fields }));
+"""
+FOLLOW = """
+import { SluiceClient, Transcript } from "sluice-client";
+const client = new SluiceClient(process.argv[2]);
+const answer = new Transcript();
+const pushes = client.events({ requestId: "req-1" });
+client.connect();
+await client.subscribe({ request_ids: ["req-1"], deltas: true });
+console.log("following");
+for await (const push of pushes) {
+  if (["text", "delta", "void"].includes(push.type)) answer.apply(push);
+  if (push.type === "status" && push.event.state === "completed") break;
+}
+client.close();
+console.log(answer.text);
+"""
 
 
 @needs_node
@@ -31,7 +56,7 @@ def test_the_parts_without_a_network_pass_their_tests_in_node() -> None:
     assert done.returncode == 0, done.stdout[-4000:]
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+@needs_npm
 def test_it_packs_as_a_package_with_all_that_it_imports() -> None:
     """Every module, the types and the README; no test."""
     command = ["npm", "pack", "--dry-run", "--json", "--ignore-scripts"]
@@ -39,6 +64,68 @@ def test_it_packs_as_a_package_with_all_that_it_imports() -> None:
     files = {each["path"] for each in json.loads(done.stdout)[0]["files"]}
     modules = {path.name for path in CHECKOUT_CLIENT.glob("*.js")}
     assert files == modules | {"package.json", "README.md", "sluice-client.d.ts"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of somebody else's, with the package installed as npm does it."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "package.json").write_text('{"type": "module", "private": true}')
+    for command in (
+        ["npm", "pack", str(CHECKOUT_CLIENT), "--ignore-scripts"],
+        ["npm", "install", "--offline", "--no-audit", "--no-fund", "--ignore-scripts", "./sluice-client-0.1.0.tgz"],
+    ):
+        subprocess.run(command, cwd=folder, capture_output=True, timeout=NODE_TIMEOUT_SECONDS, check=True)
+    return folder
+
+
+@needs_npm
+def test_installed_as_a_package_it_exports_what_its_types_declare(project: Path) -> None:
+    """Each name, each member of its classes, and nothing that is not declared; the types are found beside it."""
+    (project / "tell.js").write_text(TELL)
+    done = subprocess.run(["node", "tell.js"], cwd=project, capture_output=True, text=True, timeout=60, check=True)
+    told = json.loads(done.stdout)
+    package = json.loads((project / "node_modules" / "sluice-client" / "package.json").read_text())
+    assert (project / "node_modules" / "sluice-client" / package["types"]).is_file()
+    assert set(told["exported"]) == set(
+        re.findall(r"^export declare (?:class|const|function) (\w+)", DECLARATIONS, re.MULTILINE)
+    )
+    for name, members in told["classes"].items():
+        (body,) = re.findall(rf"^export declare class {name} \{{\n(.*?)^}}", DECLARATIONS, re.MULTILINE | re.DOTALL)
+        declared = set(re.findall(r"^  (?:readonly )?(\w+)", body, re.MULTILINE)) - {"constructor"}
+        assert set(members) <= declared, name
+        if name == "SluiceClient":
+            assert declared <= {*members, *told["fields"]}
+
+
+@needs_npm
+def test_every_push_of_the_protocol_has_a_type() -> None:
+    """What a client may be told, by its name; a snapshot and a position never reach whoever listens."""
+    pushes = {model.model_fields["type"].annotation.__args__[0] for model in PUSHES}
+    declared = set(re.findall(r'\btype: "(\w+)"', DECLARATIONS))
+    assert pushes - {"snapshot", "position"} <= declared
+
+
+@needs_npm
+async def test_installed_as_a_package_it_follows_a_request_in_node(project: Path) -> None:
+    """Over a real bridge, from the middle of an answer to its end."""
+    (project / "follow.js").write_text(FOLLOW)
+    hub, metrics = live_hub()
+    hub.on_status(status_event("req-1", State.PROCESSING, 2, attempt=1))
+    hub.on_delta(delta("req-1", 0, "Once "))
+    async with serving(hub, metrics) as server, asyncio.timeout(NODE_TIMEOUT_SECONDS):
+        url = server.url.replace("http", "ws") + "ws"
+        # Node 20 has its WebSocket behind a flag, which later ones take as well.
+        node = await asyncio.create_subprocess_exec(
+            "node", "--experimental-websocket", "follow.js", url, cwd=project, stdout=asyncio.subprocess.PIPE
+        )
+        assert node.stdout is not None
+        assert await node.stdout.readline() == b"following\n"
+        hub.on_delta(delta("req-1", 1, "upon."))
+        hub.on_status(status_event("req-1", State.COMPLETED, 3, attempt=1))
+        hub.flush()
+        rest, _ = await node.communicate()
+    assert (node.returncode, rest) == (0, b"Once upon.\n")
 
 
 def test_the_bridge_serves_every_module_that_page_and_client_import() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from bridge_deployment import Deployment
 from bridge_support import SUBMITTED_AT, Watched, delta, status_event
-from page_support import is_live, row
+from page_support import SEE_FRAMES, is_live, row
 from playwright.async_api import expect
 
 from schemas.result import LLMResult, Timings
@@ -18,17 +18,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.integration]
 
 PIECES = 60
 PIECE_EVERY_SECONDS = 0.1
-COUNT_PUSHES = """() => {
-    // Every frame of every connection, as the browser got it.
-    window.frames_seen = [];
-    const Native = WebSocket;
-    window.WebSocket = class extends Native {
-        constructor(...all) {
-            super(...all);
-            this.addEventListener("message", ({ data }) => window.frames_seen.push(JSON.parse(data)));
-        }
-    };
-}"""
 
 
 async def test_a_bridge_killed_in_mid_stream_costs_no_event_and_doubles_none(
@@ -56,7 +45,7 @@ async def test_a_bridge_killed_in_mid_stream_costs_no_event_and_doubles_none(
     role = start()
     try:
         await role.ready()
-        await page.add_init_script(f"({COUNT_PUSHES})()")
+        await page.add_init_script(SEE_FRAMES)
         await page.goto(f"http://127.0.0.1:{port}/#open=essay")
         await is_live(page)
         await deployment.write(topics.status, status_event("essay", State.QUEUED, 1))
