@@ -33,7 +33,7 @@ class Board:
         known = self._newest.get(event.request_id)
         if known is not None and event.state_version <= known.version:
             return None
-        status = Status.of(event)
+        status = Status.of(event, known)
         if known is not None:
             self._forget(known)
         self._counts[status.state] += 1

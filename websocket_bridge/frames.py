@@ -44,8 +44,11 @@ class Status:
     event_json: bytes
 
     @classmethod
-    def of(cls, event: StatusEvent) -> "Status":
+    def of(cls, event: StatusEvent, known: "Status | None" = None) -> "Status":
+        """`known`: the request's status of before."""
         who = Identity(event.request_id, event.tenant_id, event.user_id, event.correlation_id)
+        if known is not None and known.who == who:
+            who = known.who  # one for all events of a request: they are kept by the ten thousand
         text = event.model_dump_json(exclude_none=True).encode()
         return cls(who, event.state, event.state_version, event.attempt, event.provider, text)
 

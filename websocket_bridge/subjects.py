@@ -1,6 +1,6 @@
 """What can be followed, as keys: of the index from happenings to those who follow them. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from websocket_bridge.commands import Selection, Where
@@ -20,22 +20,24 @@ DEAD_LETTERS = Subject("dead_letters", "")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose a request is. `user_id` and `correlation_id` are None where it has none, or nobody knows yet."""
+    """Whose a request is. `user_id` and `correlation_id` are None where it has none, or nobody knows yet.
+
+    `subjects` are all by which the request can be followed.
+    """
 
     request_id: str
     tenant_id: str
     user_id: str | None = None
     correlation_id: str | None = None
+    subjects: tuple[Subject, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def subjects(self) -> tuple[Subject, ...]:
-        """All by which the request can be followed."""
+    def __post_init__(self) -> None:
         found = [Subject("request", self.request_id)]
         if self.correlation_id is not None:
             found.append(Subject("correlation", self.correlation_id))
         if self.user_id is not None:
             found.append(Subject("user", self.user_id))
-        return (*found, Subject("tenant", self.tenant_id), ALL)
+        object.__setattr__(self, "subjects", (*found, Subject("tenant", self.tenant_id), ALL))
 
 
 @dataclass(frozen=True, slots=True)
