@@ -115,6 +115,7 @@ async def _standing(settings: Settings, clients: int, folder: Path) -> AsyncIter
 async def _pushes(standing: Standing, rate: float, options: Options, say: Say) -> Pushes:
     result = Pushes(clients=standing.clients, rate=rate)
     for way in standing.ways:
+        await standing.block(way, way.push(rate, 1), 1)  # alone: a new topic may not have its leaders yet
         count = int(rate * WARM_UP_SECONDS)
         await standing.block(way, way.push(rate, count), count)
     count = int(rate * options.seconds)
