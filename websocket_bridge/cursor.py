@@ -34,6 +34,13 @@ class Cursor:
             self.offsets[place] = max(offset, self.offsets.get(place, 0))
         self._token = None
 
+    def clear(self) -> None:
+        """As before `begin`."""
+        self.epoch = self._token = None
+        self.offsets.clear()
+        self.ends.clear()
+        self.ends_looked_up_at = float("-inf")
+
     def advance(self, spot: Spot) -> None:
         self.offsets[spot.place] = spot.offset + 1
         self._token = None

@@ -65,6 +65,13 @@ class MissingTopicsError(Exception):
         self.topics = topics
 
 
+class LogBeganAnewError(Exception):
+    """A partition gave a record from before what was read of it: its topic was made anew, or Kafka is another one."""
+
+    def __init__(self, part: TopicPartition, offset: int, position: int) -> None:
+        super().__init__(f"{part.topic}-{part.partition} is at {offset} again, after {position}")
+
+
 class Feed:
     """`run` until cancelled. `has_caught_up`: since the start, the bridge once showed all that Kafka had."""
 
@@ -116,6 +123,9 @@ class Feed:
                 await self._read_until_partitions_change()
                 failures = 0
             except Exception as trouble:  # noqa: BLE001 - a feed that ended would leave pages that look alive
+                if isinstance(trouble, LogBeganAnewError):
+                    self._progress = Progress({})
+                    self._hub.forget_log()
                 failures = 1 if self._kafka_answers else failures + 1
                 self._kafka_answers = False
                 self._tell()
@@ -205,6 +215,9 @@ class Feed:
     async def _read_batch(self, consumer: AIOKafkaConsumer) -> None:
         batches = await consumer.getmany(timeout_ms=500, max_records=RECORDS_PER_POLL)
         for part, records in batches.items():
+            position = self._progress.positions[part]
+            if records[0].offset < position:
+                raise LogBeganAnewError(part, records[0].offset, position)
             for number, record in enumerate(records, 1):
                 await self._take(record)
                 if number % RECORDS_PER_FLUSH == 0:

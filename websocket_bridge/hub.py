@@ -214,6 +214,12 @@ class Hub:
         self.cursor.begin(epoch, offsets)
         self.flush()
 
+    def forget_log(self) -> None:
+        """Kafka's log is another one: what was read of it answers no resume, and tokens of before are none any more."""
+        self.memory.recent.clear()
+        self.cursor.clear()
+        self.resuming.clear()
+
     def on_ends(self, ends: Mapping[Place, int], *, looked_up_at: float) -> None:
         """How far Kafka was when it was asked, by the hub's clock."""
         self.cursor.see_ends(ends, now=looked_up_at)

@@ -93,6 +93,12 @@ class Recent:
             self._floors.setdefault(place, offset)
             self._tracks.setdefault(place, _Track())
 
+    def clear(self) -> None:
+        """Nothing of it is true any more."""
+        for held in (self._floors, self._entries, self._tracks, self._by_subject):
+            held.clear()
+        self._size_bytes = 0
+
     def skip_to(self, place: Place, offset: int) -> None:
         """Records before `offset` could not be read: what came before is no more of use."""
         self._floors[place] = max(offset, self._floors.get(place, 0))

@@ -62,6 +62,10 @@ class Resuming:
                     lowest[place] = min(wanted, lowest.get(place, wanted))
         return lowest
 
+    def clear(self) -> None:
+        """What was tried was of another log."""
+        self._lowest_tried.clear()
+
     def was_tried(self, offsets: Mapping[Place, int]) -> None:
         """Reading back from here was tried: it is not tried again."""
         for place, offset in offsets.items():

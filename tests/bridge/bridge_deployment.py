@@ -39,6 +39,16 @@ class Deployment:
     async def create_topics(self) -> None:
         await self.admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in self.names])
 
+    async def make_anew(self, topic: str) -> None:
+        """Deletes a topic and creates it again, empty."""
+        await self.admin.delete_topics([topic])
+        async with asyncio.timeout(KAFKA_WAIT_SECONDS):
+            while True:
+                response = await self.admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
+                if not any(code for _, code, *_ in response.topic_errors):
+                    return
+                await asyncio.sleep(0.1)  # its deletion goes on for a while
+
     @property
     def names(self) -> list[str]:
         topics = self.topics

@@ -175,3 +175,28 @@ class CuttableRoute:
             writer.write(data)
             await writer.drain()
         writer.close()
+
+
+async def test_topics_that_were_made_anew_are_read_from_their_beginning(deployment: Deployment) -> None:
+    """Tokens of before are a gap and no wrong answer; what came since is resumed, each once."""
+    await deployment.create_topics()
+    topic = deployment.topics.status
+    async with running(deployment) as run:
+        async with connected(run.bridge) as client:
+            await client.command("subscribe", all=True)
+            for number in range(9):
+                await deployment.write(topic, status_event(f"old-{number}"))
+            old_token = [await client.push("status") for _ in range(9)][-1]["resume"]
+            await deployment.make_anew(topic)
+            await deployment.write(topic, status_event("new-0"))
+            new = await client.push("status", seconds=KAFKA_WAIT_SECONDS)
+            assert new["event"]["request_id"] == "new-0"
+            await until_feed(client, "live")
+        await deployment.write(topic, status_event("new-1"))
+        async with connected(run.bridge) as client:
+            answer = await client.command("resume", token=old_token, subscriptions=[{"all": True}])
+            assert (answer["recovered"], answer["gap"]) == (False, "invalid")
+        async with connected(run.bridge) as client:
+            answer = await client.command("resume", token=new["resume"], subscriptions=[{"all": True}])
+            assert (answer["recovered"], answer["events"]) == (True, 1)
+            assert (await client.push("status"))["event"]["request_id"] == "new-1"
