@@ -58,7 +58,7 @@ class MemoryRequest:
     """The version of the task for which a call is noted that a worker may have made while the store was away."""
 
     @classmethod
-    def of(cls, ended: Ended, known: "MemoryRequest | None") -> "MemoryRequest":
+    def of(cls, ended: Ended, known: "MemoryRequest | None", *, next_fence: int) -> "MemoryRequest":
         """What is left of a request whose end is in Kafka."""
         version = max(ended.version, known.standing.version if known else 0)
         request = cls(standing=Standing(ended.state, version), place=ended.place)
@@ -68,7 +68,7 @@ class MemoryRequest:
             request.origin, request.attempt, request.redrives = known.origin, known.attempt, known.redrives
         if not is_same_end:
             # Ended by another than the last that claimed here: its record and its lease cause nothing more.
-            request.fence = (request.fence or 0) + 1
+            request.fence = next_fence
         return request
 
     @property

@@ -143,9 +143,8 @@ class MemoryStateStore:
         else:
             if request.in_doubt or request.size_bytes is None:
                 self._count_again(request_id, request, task)
-            self._last_fence = max(self._last_fence + 1, now_ms * 1000)
             taken = Hold(owner=owner, token=token, started_ms=now_ms, until_ms=until_ms)
-            request.take(taken, task, fence=self._last_fence)
+            request.take(taken, task, fence=self._next_fence())
         self._outlive_lease(request_id, request, until_ms)
         return request.claimed(request_id)
 
@@ -247,7 +246,7 @@ class MemoryStateStore:
         if request.standing.version != seen.version or is_held:
             return request.settled()
         request.step(step)
-        request.fence = (request.fence or 0) + 1
+        request.fence = self._next_fence()
         request.outcome, request.is_outside = outcome, True
         request.size_bytes = request.size_bytes or 0
         self._end(seen.request_id, request, summary=request.summary)
@@ -292,7 +291,7 @@ class MemoryStateStore:
                 is_left_to_others = is_same and ended.place is not None and request.is_outside
                 if is_newer or is_noted or is_left_to_others:
                     continue
-            kept = MemoryRequest.of(ended, request)
+            kept = MemoryRequest.of(ended, request, next_fence=self._next_fence())
             self._end(ended.request_id, kept)
             if request is not None and request.state.is_terminal:
                 kept.expires_ms = request.expires_ms
@@ -365,6 +364,10 @@ class MemoryStateStore:
         kept_until_ms = min(request.deadline_ms, self._now_ms() + KEPT_IN_KAFKA_MS)
         request.expires_ms = max(self._now_ms(), kept_until_ms) + self._retention_ms
         self._keep(request_id, request)
+
+    def _next_fence(self) -> int:
+        self._last_fence = max(self._last_fence + 1, self._now_ms() * 1000)
+        return self._last_fence
 
     def _while_alive(self, deadline_ms: int) -> int:
         """Until when a request that has not ended is remembered: as long as anybody may come with its task."""

@@ -120,8 +120,7 @@ if doubt and not is_reclaim then
   version = math.max(version, now_ms)
 end
 version = version + 1
--- From the clock as well, in microseconds: a lease of a life that this store has lost must not pass for one of this.
-fence = math.max(fence + 1, time[1] * 1000000 + time[2])
+fence = next_fence(fence, time)
 redis.call('HSET', request, 'state', 'processing', 'version', version, 'fence', fence, 'attempt', attempt,
   'owner', owner, 'token', token, 'started', now_ms, 'until', until_ms)
 outlive_lease()

@@ -34,7 +34,7 @@ for position = 3, #KEYS do
     local fence = known[3]
     if state ~= end_state or version < end_version then
       -- Ended by another than the last that claimed here: its record and its lease cause nothing more.
-      fence = (fence or 0) + 1
+      fence = next_fence(fence, time)
     end
     local redrives = known[6] ~= '0' and known[6]
     for field, value in

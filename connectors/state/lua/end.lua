@@ -13,7 +13,7 @@ local TERMINAL = {completed = true, failed = true, expired = true, cancelled = t
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local known = redis.call('HMGET', request, 'state', 'version', 'until', 'size', 'deadline')
+local known = redis.call('HMGET', request, 'state', 'version', 'until', 'size', 'deadline', 'fence')
 local state, version, size_bytes = known[1], tonumber(known[2] or 0), known[4] or '0'
 if TERMINAL[state] then
   -- The winner again: the reply that said so was lost on the way. Others bring another outcome.
@@ -31,7 +31,7 @@ redis.call('HSET', request, 'state', end_state, 'version', version + 1, 'outcome
   'outside', 1)
 -- Its summary stays until the end is confirmed: whoever publishes it again learns from it where to.
 -- A fence says that what the request's own record causes is done: another delivery of it causes nothing more.
-redis.call('HINCRBY', request, 'fence', 1)
+redis.call('HSET', request, 'fence', next_fence(known[6], time))
 redis.call('PEXPIREAT', request, after_end(tonumber(known[5] or 0), retention_ms, now_ms))
 -- It stays among those that are due until its end is confirmed: should the caller die now, another one publishes it.
 if redis.call('ZADD', deadlines, now_ms, size_bytes .. ':' .. request_id) == 1 then

@@ -51,6 +51,12 @@ local function forbidden(cancels, request_id, tenant, correlation, sent_ms)
   return false
 end
 
+-- The fence of whoever comes next. From the clock as well, in microseconds: a lease of a life that this store has lost
+-- must not pass for one of this.
+local function next_fence(fence, time)
+  return math.max(tonumber(fence or 0) + 1, time[1] * 1000000 + time[2])
+end
+
 -- The reply that says how a request has ended: with its outcome, or with the place of its result where the outcome is no
 -- longer kept and nobody is known to have published the rest.
 local function settled(request, state, version)
