@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
 from redis.crc import key_slot
+from tenacity import retry, retry_if_exception_type, stop_after_delay
 
 from connectors.settings import RedisSettings
 from connectors.state.base import (
@@ -33,6 +35,7 @@ ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)
 SETTINGS = RedisSettings(timeout_seconds=0.3, max_connections=8)
 # What the slowest machine may take for something whose own limit is 0.3 s.
 PATIENCE_SECONDS = 20
+T = TypeVar("T")
 KNOWN = Known(request_id="r1", state=State.QUEUED, version=1, summary=b"")
 FOUND = FoundTask(
     request_id="r1",
@@ -84,12 +87,19 @@ async def fails(step: str, store: RedisStateStore) -> None:
     assert caught.value.reason
 
 
+@retry(retry=retry_if_exception_type(StateUnavailableError), stop=stop_after_delay(PATIENCE_SECONDS), reraise=True)
+async def again_if_late(step: Callable[[], Awaitable[T]]) -> T:
+    """A busy machine may take longer than the limit of these stores: then the step is made again, as stages do."""
+    return await step()
+
+
 async def one_life(store: RedisStateStore, request_id: str) -> None:
     # Repeated, where the client lost its connection and sent the call once more.
-    assert await store.admit(arrival(request_id), ROOMY) in (Admitted(1), Admitted(1, repeated=True))
-    claim = await store.claim(request_id, owner="w", lease_ms=LEASE_MS)
+    admission = await again_if_late(lambda: store.admit(arrival(request_id), ROOMY))
+    assert admission in (Admitted(1), Admitted(1, repeated=True))
+    claim = await again_if_late(lambda: store.claim(request_id, owner="w", lease_ms=LEASE_MS, token=request_id))
     assert isinstance(claim, Claimed)
-    assert await store.settle(claim.lease, State.COMPLETED, b"x") is None
+    assert await again_if_late(lambda: store.settle(claim.lease, State.COMPLETED, b"x")) is None
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -203,11 +213,17 @@ async def test_work_goes_on_when_a_restart_lost_everything(own_redis: RedisProce
 
 async def test_scripts_that_the_server_forgot_are_loaded_again(own_redis: RedisProcess) -> None:
     """After a failover or SCRIPT FLUSH the hash of a script is unknown: callers do not notice, however many."""
-    store = store_of(own_redis)
+    store = store_of(own_redis, RedisSettings(timeout_seconds=PATIENCE_SECONDS, max_connections=8))
     for round_number in range(3):
+        ids = [f"{round_number}-{number}" for number in range(100)]
         with own_redis.client() as admin:
             admin.script_flush()
-        await asyncio.gather(*(one_life(store, f"{round_number}-{number}") for number in range(100)))
+        await asyncio.gather(*(store.admit(arrival(request_id), ROOMY) for request_id in ids))
+        claims = await asyncio.gather(*(store.claim(request_id, owner="w", lease_ms=LEASE_MS) for request_id in ids))
+        leases = [claim.lease for claim in claims if isinstance(claim, Claimed)]
+        assert len(leases) == 100
+        ends = await asyncio.gather(*(store.settle(lease, State.COMPLETED, b"x") for lease in leases))
+        assert ends == [None] * 100
     await store.close()
 
 
