@@ -134,6 +134,7 @@ ErrorCode = Literal[
     "unknown_type",
     "unauthenticated",
     "bad_ticket",
+    "tickets_unavailable",
     "forbidden",
     "too_many_subscriptions",
 ]

@@ -125,12 +125,12 @@ class Hub:
         self.flush()
         return turn.ticket
 
-    def admit(self, client: Client, command: Authenticate | Refresh, viewer: Viewer | str) -> None:
-        """The verdict on a ticket: whom it is of, or why it is not good."""
+    def admit(self, client: Client, command: Authenticate | Refresh, viewer: Viewer | str | None) -> None:
+        """The verdict on a ticket: whom it is of, or why it is not good. None: nobody knows at the moment."""
         if client.is_ending:
             return
         before = client.session.viewer
-        if isinstance(viewer, str):
+        if viewer is None or isinstance(viewer, str):
             self._apply(client, client.session.turn_away(command, viewer))
         elif not _is_same_user(before, viewer) and (refused := self.roster.too_many_of(viewer)) is not None:
             self._push(client, (refused,))

@@ -13,10 +13,11 @@ from websocket_bridge.commands import Subscription
 from websocket_bridge.connection import EVENTS_PATH, BridgeConnection
 from websocket_bridge.event_stream import QueryError, subscriptions_of
 from websocket_bridge.messages import TICKET_SUBPROTOCOL_PREFIX
-from websocket_bridge.tickets import TicketError, Tickets
+from websocket_bridge.tickets import TicketError, Tickets, TicketsUnavailableError
 from websocket_bridge.viewer import Viewer
 
 WEBSOCKET_PATH = "/ws"
+KEYS_ARE_AWAY = "The keys of tickets cannot be fetched at the moment: try again."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +72,8 @@ class Reception:
             return text_response(HTTPStatus.BAD_REQUEST, error.reason, **headers)
         except TicketError as error:
             return text_response(HTTPStatus.UNAUTHORIZED, f"The ticket {error.reason}.", **headers)
+        except TicketsUnavailableError:
+            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, KEYS_ARE_AWAY, **headers)
         token = _only(request, "Last-Event-ID") or None
         return StreamRequest(subscriptions=subscriptions, viewer=viewer, token=token, headers=headers)
 
@@ -98,6 +101,8 @@ class Reception:
             connection.viewer = await self._tickets.verify(ticket)
         except TicketError as error:
             return text_response(HTTPStatus.UNAUTHORIZED, f"The ticket {error.reason}.")
+        except TicketsUnavailableError:
+            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, KEYS_ARE_AWAY)
         return None
 
     async def _bearer(self, authorization: str | None) -> Viewer | None:

@@ -28,7 +28,7 @@ from websocket_bridge.metrics import BridgeMetrics
 from websocket_bridge.reception import WEBSOCKET_PATH, Reception
 from websocket_bridge.roster import Client
 from websocket_bridge.session import MAX_COMMAND_BYTES
-from websocket_bridge.tickets import TicketError, Tickets
+from websocket_bridge.tickets import TicketError, Tickets, TicketsUnavailableError
 from websocket_bridge.viewer import Viewer
 
 __all__ = ["WEBSOCKET_PATH", "BridgeServer"]
@@ -226,13 +226,15 @@ class BridgeServer:
         while self._hub.owes(client) and not client.is_ending and connection.is_open:
             await connection.settled()
 
-    async def _verdict(self, command: Authenticate | Refresh) -> Viewer | str:
+    async def _verdict(self, command: Authenticate | Refresh) -> Viewer | str | None:
         if self._tickets is None:
             return self._hub.default_viewer or "this bridge takes no tickets"
         try:
             return await self._tickets.verify(command.ticket)
         except TicketError as error:
             return error.reason
+        except TicketsUnavailableError:
+            return None
 
     def _join(self, connection: BridgeConnection, viewer: Viewer | None) -> Client:
         self._open.add(connection)

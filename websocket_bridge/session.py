@@ -138,8 +138,12 @@ class Session:
         kind = "refreshed" if isinstance(command, Refresh) else "authenticated"
         return Turn(frames=(answer(command.id, kind, viewer=viewer.info.model_dump(mode="json")),))
 
-    def turn_away(self, command: Authenticate | Refresh, reason: str) -> Turn:
-        """The ticket of a command is not good."""
+    def turn_away(self, command: Authenticate | Refresh, reason: str | None) -> Turn:
+        """The ticket of a command is not good, for a reason; or nobody knows at the moment."""
+        if reason is None:
+            message = "the keys of tickets cannot be fetched at the moment: try again"
+            error = CommandError(code="tickets_unavailable", id=command.id, field="ticket", message=message)
+            return Turn(frames=(refusal(error),))
         return self._refuse(CommandError(code="bad_ticket", id=command.id, field="ticket", message=reason))
 
     def resumed(self, command: Resume, outcome: int | Gap, *, token: str | None) -> tuple[Outgoing, ...]:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ MAX_KEY_SET_BYTES = 256 * 1024
 FETCH_TIMEOUT_SECONDS = 5
 SHORTEST_FETCH_GAP_SECONDS = 30.0
 """An unknown key id has the key set fetched again, but not more often than this: anybody can make up key ids."""
+FAILED_FETCH_GAP_SECONDS = 3.0
+KEYS_FRESH_SECONDS = 600.0
+"""After so long known keys are fetched again as well: one that was withdrawn must not count for ever."""
 
 _SCOPES = (Scope.OPERATOR, Scope.TENANT, Scope.USER)
 """Widest first."""
@@ -41,6 +45,10 @@ class TicketError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class TicketsUnavailableError(Exception):
+    """The key set cannot be had at the moment: nobody knows whether the ticket is good."""
 
 
 class _Claims(BaseModel):
@@ -59,29 +67,39 @@ class KeySet:
         self._fetch = fetch
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched_at = float("-inf")
+        self._tried_at = self._fetched_at = float("-inf")
+        self._has_failed = False
         self._lock = asyncio.Lock()
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
-        """Raises `TicketError`."""
+        """Raises `TicketError`, or `TicketsUnavailableError` where a key is unknown and the set cannot be fetched."""
         if key_id is None:
             raise TicketError("its header names no key (kid)")
-        if key_id not in self._keys:
+        if self._is_wanted(key_id):
             async with self._lock:
-                if key_id not in self._keys and self._clock() - self._fetched_at >= SHORTEST_FETCH_GAP_SECONDS:
+                if self._is_wanted(key_id):
                     await self._fetch_again()
         found = self._keys.get(key_id)
         if found is None:
-            raise TicketError("its key (kid) is not in the key set")
+            raise TicketsUnavailableError if self._has_failed else TicketError("its key (kid) is not in the key set")
         return found
 
+    def _is_wanted(self, key_id: str) -> bool:
+        """Whether the set should be fetched for this key, and may be."""
+        now = self._clock()
+        gap_seconds = FAILED_FETCH_GAP_SECONDS if self._has_failed else SHORTEST_FETCH_GAP_SECONDS
+        is_stale = now - self._fetched_at >= KEYS_FRESH_SECONDS
+        return (is_stale or key_id not in self._keys) and now - self._tried_at >= gap_seconds
+
     async def _fetch_again(self) -> None:
-        self._fetched_at = self._clock()
+        self._tried_at = self._clock()
+        self._has_failed = True
         try:
             keys = jwt.PyJWKSet.from_dict(await self._fetch()).keys
         except (OSError, ValueError, TimeoutError, aiohttp.ClientError, jwt.PyJWTError) as error:
             log.warning("bridge_key_set_unavailable", reason=f"{type(error).__name__}: {error}")
             return
+        self._fetched_at, self._has_failed = self._tried_at, False
         self._keys = {key.key_id: key for key in keys if key.key_id and key.algorithm_name == "RS256"}
 
 
@@ -106,7 +124,7 @@ class Tickets:
         self._now = now
 
     async def verify(self, ticket: str) -> Viewer:
-        """Whom the ticket is of. Raises `TicketError`."""
+        """Whom the ticket is of. Raises `TicketError`, and `TicketsUnavailableError`."""
         try:
             header = jwt.get_unverified_header(ticket)
             algorithm = header.get("alg")
@@ -135,6 +153,8 @@ class Tickets:
         raise TicketError("its algorithm is not one that this bridge has a key for")
 
     def _viewer(self, claims: _Claims) -> Viewer:
+        if claims.exp <= self._now():  # no leeway here: the connection would be closed at once, and come back with it
+            raise TicketError("has expired")
         if claims.exp - self._now() > self._max_seconds + LEEWAY_SECONDS:
             raise TicketError(f"is valid for longer than {self._max_seconds:.0f} s")
         words = claims.scope.split()
@@ -163,8 +183,12 @@ def key_set_of_url(url: str) -> FetchKeys:
 
     async def fetch() -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session, session.get(url) as response:
-            response.raise_for_status()
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            session.get(url, allow_redirects=False) as response,  # who may sign tickets is said by this address alone
+        ):
+            if response.status != HTTPStatus.OK:
+                raise ValueError(f"the key set's address answered {response.status}")
             return _object(await response.content.read(MAX_KEY_SET_BYTES))
 
     return fetch

@@ -22,7 +22,14 @@ from websocket_bridge.bridge import tickets_of
 from websocket_bridge.closing import Close
 from websocket_bridge.messages import SUBPROTOCOL, Scope
 from websocket_bridge.server import BridgeServer
-from websocket_bridge.tickets import SHORTEST_FETCH_GAP_SECONDS, KeySet, TicketError, Tickets, key_set_of_file
+from websocket_bridge.tickets import (
+    SHORTEST_FETCH_GAP_SECONDS,
+    KeySet,
+    TicketError,
+    Tickets,
+    TicketsUnavailableError,
+    key_set_of_file,
+)
 from websocket_bridge.viewer import Viewer
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"  # noqa: S105 - of this test alone
@@ -136,7 +143,7 @@ async def test_an_unreachable_key_set_refuses_and_keeps_what_was_known() -> None
     assert await keys.key("k1")
     works[0] = False
     clock.seconds += SHORTEST_FETCH_GAP_SECONDS
-    with pytest.raises(TicketError):
+    with pytest.raises(TicketsUnavailableError):
         await keys.key("k2")
     assert await keys.key("k1")
 

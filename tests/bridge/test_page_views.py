@@ -5,7 +5,7 @@ from typing import Any
 
 import jwt
 import pytest
-from bridge_support import SUBMITTED_AT, Watched, delta, serving, status_event
+from bridge_support import SUBMITTED_AT, Kafka, ShiftedClock, Watched, delta, serving, status_event
 from page_support import counter, is_live, live_hub, row
 from playwright.async_api import expect
 from pydantic import SecretStr
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from schemas.attempt import Attempt, Problem, Usage
 from schemas.result import LLMResult, Timings
 from schemas.vocabulary import AttemptOutcome, FailureCategory, State
+from websocket_bridge.resuming import DELTAS, STATUS
 from websocket_bridge.tickets import Tickets
 
 pytestmark = pytest.mark.browser
@@ -147,6 +148,43 @@ async def test_a_bridge_with_keys_gets_a_ticket_from_the_reader(watched: Watched
         await page.keyboard.press("3")
         await expect(page.get_by_text("shown to operators only")).to_be_visible()
         assert "ey" not in page.url.removeprefix(server.url)
+
+
+async def test_a_ticket_that_expires_in_mid_stream_is_asked_for_anew_and_nothing_is_missed(watched: Watched) -> None:
+    """What there is stays on the page, as of when; with a new ticket it goes on where it was."""
+    clock, kafka = ShiftedClock(), Kafka()
+    hub, metrics = live_hub(asks_for_tickets=True, clock=clock)
+    page = watched.page
+    kafka.begin(hub)
+    hub.on_status(status_event("req-1", State.PROCESSING, 2, attempt=1), kafka.spot(STATUS))
+
+    def ticket(seconds: int) -> str:
+        return jwt.encode({"scope": "operator", "exp": datetime.now(UTC) + timedelta(seconds=seconds)}, SECRET, "HS256")
+
+    def say(seq: int) -> None:
+        hub.on_delta(delta("req-1", seq, f"{seq} "), kafka.spot(DELTAS))
+        hub.flush()
+
+    async with serving(hub, metrics, tickets=Tickets(secret=SecretStr(SECRET))) as server:
+        await page.goto(f"{server.url}#open=req-1")
+        field = page.get_by_label("Paste a ticket")
+        await field.fill(ticket(60))
+        await field.press("Enter")
+        await is_live(page)
+        say(0)
+        await expect(page.locator("#stream-text")).to_have_text("0 ")
+        clock.seconds += 61
+        hub.sweep()
+        alert = page.get_by_role("alert")
+        await expect(alert).to_contain_text("your ticket has expired. What you see is as of")
+        say(1)
+        await expect(page.locator("#stream-text")).to_have_text("0 ")
+        await field.fill(ticket(600))
+        await field.press("Enter")
+        await is_live(page)
+        await expect(page.locator("#stream-text")).to_have_text("0 1 ")
+        await expect(field).to_be_hidden()
+        await expect(alert).to_be_hidden()
 
 
 async def test_what_a_new_bridge_does_not_know_is_not_shown_as_live(watched: Watched) -> None:

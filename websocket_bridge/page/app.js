@@ -18,10 +18,13 @@ const SHORTEST_RENDER_GAP_MS = 100;
 const LONGEST_RENDER_GAP_MS = 1_000;
 const TICK_EVERY_MS = 250;
 const SUMMARY_EVERY_MS = 10_000;
+const NO_TICKET = 4401;
+const TICKET_EXPIRED = 4501;
 
 const asked = askedFor(location.search);
 const view = readView(location.hash);
 let ticket = null;
+let hasExpired = false;
 let hasSubscribed = false;
 
 const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
@@ -57,7 +60,8 @@ client.on("lane", ({ lane }) => lanes.take(lane));
 client.on("dead_letter", ({ dead_letter: entry }) => letters.take(entry));
 client.on("dead_letter_mark", (push) => letters.takeMark(push));
 client.on("state", ({ state }) => {
-  if (state.name === "closed" && client.viewer === null) ticket = null;
+  hasExpired ||= state.code === TICKET_EXPIRED;
+  if (state.code === TICKET_EXPIRED || (state.name === "closed" && client.viewer === null)) ticket = null;
   byId("ticket").hidden = !(state.name === "closed" && asksForTicket(state));
   renderConnection();
 });
@@ -81,11 +85,14 @@ function followRequests(viewer) {
 // --- tickets: held in memory alone, and asked for where the bridge wants one
 
 function takeTicket() {
-  if (ticket === null) throw Object.assign(new Error("it asks for a ticket"), { isFinal: true });
+  if (ticket === null) {
+    const why = hasExpired ? "your ticket has expired" : "it asks for a ticket";
+    throw Object.assign(new Error(why), { isFinal: true });
+  }
   return ticket;
 }
 
-const asksForTicket = (state) => state.code === undefined || state.code === 4401;
+const asksForTicket = (state) => state.code === undefined || state.code === NO_TICKET;
 
 byId("ticket").addEventListener("submit", (submit) => {
   submit.preventDefault();

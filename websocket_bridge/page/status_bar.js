@@ -36,7 +36,7 @@ export class StatusBar {
     setText(byId("connection-text"), words[state.name]);
     byId("retry").hidden = !["waiting", "closed"].includes(state.name);
     this.tick();
-    this.#renderBanner();
+    this.#renderBanner(hasContent);
     document.body.classList.toggle("stale", !isLive && hasContent);
     const title = !isLive && hasContent ? "Not connected · Sluice" : liveRequests > 0 ? `(${count(liveRequests)}) Sluice` : "Sluice";
     if (document.title !== title) document.title = title;
@@ -48,13 +48,13 @@ export class StatusBar {
     setText(byId("connection-countdown"), left === null ? "" : `in ${left} s`);
   }
 
-  #renderBanner() {
+  #renderBanner(hasContent) {
     const { state, feed, isLive, heardAt } = this.#client;
     let text = isLive ? this.refusal : "";
     if (isLive && feed === "away") {
       text = "The bridge gets nothing from Kafka at the moment. What you see is the last it knew.";
     } else if (state.name === "closed") {
-      text = `The bridge ended the connection: ${state.reason}.`;
+      text = `The bridge ended the connection: ${state.reason}.${hasContent ? ` What you see is as of ${timeOfDay(heardAt)}.` : ""}`;
     } else if (!isLive && heardAt && state.name === "waiting") {
       text = `Not connected: ${state.reason}. What you see is as of ${timeOfDay(heardAt)}.`;
     }

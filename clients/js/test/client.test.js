@@ -198,6 +198,20 @@ test("bad tickets are not shown without end", async () => {
   }
 });
 
+test("a bridge that cannot verify tickets at the moment is tried again, however often", async () => {
+  const { client } = make({ getTicket: () => "t" });
+  client.connect();
+  for (let time = 0; time < 6; time++) {
+    const socket = FakeSocket.last;
+    socket.hello({ viewer: null });
+    const { id } = await socket.next("authenticate");
+    socket.push({ id, type: "error", code: "tickets_unavailable", message: "try again", field: "ticket" });
+    await settle();
+    assert.equal(client.state.name, "waiting");
+    mock.timers.tick(60_000);
+  }
+});
+
 test("a bridge that asks for a ticket is not asked without end where there is none", async () => {
   const { client } = make();
   client.connect();
