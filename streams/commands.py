@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
@@ -68,14 +69,8 @@ class CommandStage:
     async def carry_out(self, command: Command) -> int:
         """Cancels what the command is about. Returns how many requests were ended here, calls not among them."""
         state = self._context.state
-        cancellation = Cancellation(
-            request_id=command.request_id or "",
-            tenant_id=command.tenant_id or "",
-            correlation_id=command.correlation_id or "",
-            issued_ms=int(command.issued_at.timestamp() * 1000),
-        )
         # First: what is admitted from now on has seen it, and what was admitted before is found below.
-        await patiently("forbid", lambda: state.forbid(cancellation))
+        await patiently("forbid", partial(state.forbid, cancellation_of(command)))
         # A worker may have ended requests while Redis was away: they are not to be ended a second time.
         await self._all_confirmed()
         ended = 0
@@ -134,6 +129,16 @@ class CancelListener:
         if command is not None:
             self._heard.append(command)
             self._leases.cancel(lambda request: concerns(command, identity(request), submitted_at=request.submitted_at))
+
+
+def cancellation_of(command: Command) -> Cancellation:
+    """The command, in the words of the shared state."""
+    return Cancellation(
+        request_id=command.request_id or "",
+        tenant_id=command.tenant_id or "",
+        correlation_id=command.correlation_id or "",
+        issued_ms=int(command.issued_at.timestamp() * 1000),
+    )
 
 
 async def read_command(codec: Codec, record: ConsumerRecord) -> Command | None:

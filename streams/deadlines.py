@@ -9,18 +9,19 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from connectors.state.base import Known
+from policy.failures import problem
 from policy.summary import Summary
 from policy.validation import deadline_passed
 from schemas.attempt import Problem
-from schemas.vocabulary import State
+from schemas.vocabulary import FailureCategory, State
 from streams.confirming import ResultConfirmer
 from streams.context import StageContext
 from streams.ending import Ending
 from streams.outside_ends import end_all_from_outside, publish_again
 from streams.patience import patiently
-from streams.restoring import Confirm, restore
+from streams.restoring import Confirm, Restored, restore
 
-Restore = Callable[[StageContext, Confirm], Awaitable[tuple[int, int]]]
+Restore = Callable[[StageContext, Confirm], Awaitable[Restored]]
 
 log = structlog.get_logger(__name__)
 
@@ -63,14 +64,14 @@ class DeadlineSweeper:
         """How many were due at the last sweep and could not be ended: they come first, and may hold up no others."""
 
     async def sweep(self) -> int:
-        """Ends what is overdue. Returns how many that were."""
+        """Ends what is overdue, and what was cancelled and is left over. Returns how many that were."""
         if await patiently("has_gone_back", self._has_gone_back):
             self._is_to_restore = True
         if self._is_to_restore or not await patiently("is_restored", self._context.state.is_restored):
             log.warning("state_was_lost", action="reading back what is in Kafka")
-            ends, tasks = await self._restore(self._context, self._confirmer.confirm)
+            restored = await self._restore(self._context, self._confirmer.confirm)
             self._is_to_restore = False
-            log.warning("state_restored", ends=ends, tasks=tasks)
+            log.warning("state_restored", ends=restored.ends, commands=restored.commands, tasks=restored.tasks)
         limit = MAX_AT_ONCE + self._left
         due = await patiently("overdue", lambda: self._context.state.overdue(limit=limit))
         own = await self._confirmer.caught_up() if due else frozenset()
@@ -78,9 +79,13 @@ class DeadlineSweeper:
         found = await patiently("look", lambda: self._context.state.look(ids)) if ids else []
         await self._publish_again([known for known in found if known.state.is_terminal])
         alive = [known for known in found if not known.state.is_terminal]
-        ended = await end_all_from_outside(self._context, self._ending, alive, State.EXPIRED, _deadline)
+        ended = await self._end([known for known in alive if not known.cancelled], State.EXPIRED, _deadline)
+        ended += await self._end([known for known in alive if known.cancelled], State.CANCELLED, _called_off)
         self._left = min(MAX_LEFT, len(due) - ended)
         return ended
+
+    async def _end(self, found: list[Known], state: State, why: Callable[[Summary], Problem]) -> int:
+        return await end_all_from_outside(self._context, self._ending, found, state, why)
 
     async def _publish_again(self, ended: list[Known]) -> None:
         now = self._clock()
@@ -97,3 +102,7 @@ class DeadlineSweeper:
 
 def _deadline(summary: Summary) -> Problem:
     return deadline_passed(summary.deadline_at)
+
+
+def _called_off(_: Summary) -> Problem:
+    return problem(FailureCategory.CANCELLED, "cancelled")

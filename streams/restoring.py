@@ -4,8 +4,10 @@ After Redis came back empty. Until this is done it says nothing of what it does 
 nothing is called.
 """
 
+import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -17,36 +19,66 @@ from connectors.kafka.groups import committed_offsets
 from connectors.kafka.reader import Start, TopicReader
 from connectors.state.base import FoundTask, LostCall, TaskRef
 from connectors.state.redis_store import DAY_SECONDS
-from policy.summary import dump_summary, summary_of
+from policy.summary import asked_at, dump_summary, summary_of
 from schemas import LaneTask, Record, StatusEvent
 from schemas.codec import CodecError
 from schemas.vocabulary import State
+from streams.commands import cancellation_of, read_command
 from streams.context import StageContext
 from streams.deliveries import moment_of
 from streams.patience import patiently
 
 OVERLAP_SECONDS = 60
+"""By how much the times of a partition's records may be out of order: each writer has a clock of its own."""
+AT_ONCE = 256
+"""Steps on Redis: they share a pipeline."""
 Confirm = Callable[[list[ConsumerRecord]], Awaitable[None]]
 Claims = dict[str, set[int]]
 R = TypeVar("R", bound=Record)
 
 
-async def restore(context: StageContext, confirm: Confirm) -> tuple[int, int]:
-    """Reads ends of as long as the store remembers them, and all tasks that are not done. Returns how many of each."""
-    topics = context.settings.topics
-    groups = {context.settings.control_group("delay"): list(topics.retries.values())}
-    for name in context.catalogue.providers:
-        groups[context.settings.lane_group(name)] = list(topics.lanes(name).values())
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """How many records were read back."""
+
+    ends: int = 0
+    commands: int = 0
+    tasks: int = 0
+
+
+async def restore(context: StageContext, confirm: Confirm) -> Restored:
+    """Reads ends and cancellations of as long as the store remembers them, and all tasks that are not done."""
     began = context.now()
-    oldest = min([await _oldest(context, group, names) for group, names in groups.items()], default=began)
+    day_ago = began - timedelta(seconds=DAY_SECONDS)
+    topics, done = await _undone(context)
+    oldest = await _oldest(context, topics, done)
     # Of a task that waits in a lane that was down for days the end may be as old.
-    ends = await _confirm_since(context, confirm, min(oldest, began - timedelta(seconds=DAY_SECONDS)))
-    claims = await _claims_since(context, oldest)
-    tasks = sum([await _adopt_all(context, group, names, claims) for group, names in groups.items()])
+    ends = await _confirm_since(context, confirm, min(oldest, day_ago))
+    # Before the tasks: whoever adopts one asks for them.
+    commands = await _forbid_since(context, day_ago)
+    tasks = await _adopt_all(context, topics, done, await _claims_since(context, oldest))
     # What ended while all this was read is not to be taken for alive.
     ends += await _confirm_since(context, confirm, began - timedelta(seconds=OVERLAP_SECONDS))
     await patiently("restored", context.state.restored)
-    return ends, tasks
+    return Restored(ends=ends, commands=commands, tasks=tasks)
+
+
+async def _undone(context: StageContext) -> tuple[list[str], dict[TopicPartition, int]]:
+    """The topics of tasks, and where in them that begins which no group has committed."""
+    groups = {context.settings.control_group("delay"): list(context.settings.topics.retries.values())}
+    for name in context.catalogue.providers:
+        groups[context.settings.lane_group(name)] = list(context.settings.topics.lanes(name).values())
+    done: dict[TopicPartition, int] = {}
+    for group in groups:
+        done |= await committed_offsets(client_options(context.settings), group)
+    return [topic for topics in groups.values() for topic in topics], done
+
+
+async def _oldest(context: StageContext, topics: list[str], done: Start) -> datetime:
+    """No task that is not done was written before this: the first of a partition is the oldest there."""
+    async with TopicReader(client_options(context.settings), topics, start=done) as reader:
+        firsts = [moment_of(record.timestamp / 1000) for record in await reader.firsts()]
+    return min([context.now(), *firsts]) - timedelta(seconds=OVERLAP_SECONDS)
 
 
 async def _confirm_since(context: StageContext, confirm: Confirm, start: datetime) -> int:
@@ -57,13 +89,14 @@ async def _confirm_since(context: StageContext, confirm: Confirm, start: datetim
     return count
 
 
-async def _oldest(context: StageContext, group: str, topics: list[str]) -> datetime:
-    """When the first of the tasks was written that are not done."""
-    oldest = context.now()
-    async for records in _records(context, topics, await _done(context, group)):
-        for record in records:
-            oldest = min(oldest, moment_of(record.timestamp / 1000))
-    return oldest
+async def _forbid_since(context: StageContext, start: datetime) -> int:
+    count = 0
+    async for records in _records(context, [context.settings.topics.commands], start):
+        commands = [await read_command(context.codec, record) for record in records]
+        cancellations = [cancellation_of(command) for command in commands if command is not None]
+        await _all("forbid", [partial(context.state.forbid, cancellation) for cancellation in cancellations])
+        count += len(cancellations)
+    return count
 
 
 async def _claims_since(context: StageContext, start: datetime) -> Claims:
@@ -81,17 +114,17 @@ async def _claims_since(context: StageContext, start: datetime) -> Claims:
     return claims
 
 
-async def _adopt_all(context: StageContext, group: str, topics: list[str], claims: Claims) -> int:
-    """The tasks of these topics that their group has not committed: as many as there are, a batch at a time."""
+async def _adopt_all(context: StageContext, topics: list[str], done: Start, claims: Claims) -> int:
+    """Adopts all tasks, a batch at a time. Returns how many there are."""
     count = 0
-    async for records in _records(context, topics, await _done(context, group)):
+    async for records in _records(context, topics, done):
+        found: list[FoundTask] = []
         for record in records:
             task = await _decoded(context, LaneTask, record)
             if task is not None:  # What cannot be read its stage sets aside.
-                found = found_task(
-                    task, claims.get(task.request.request_id, set()), size_bytes=len(record.value or b"")
-                )
-                await patiently("adopt", partial(context.state.adopt, found))
+                claimed = claims.get(task.request.request_id, set())
+                found.append(found_task(task, claimed, size_bytes=len(record.value or b"")))
+        await _all("adopt", [partial(context.state.adopt, task) for task in found])
         count += len(records)
     return count
 
@@ -111,15 +144,15 @@ def found_task(task: LaneTask, claims: set[int], *, size_bytes: int) -> FoundTas
         ),
         summary=dump_summary(summary_of(task)),
         origin=f"{task.origin.topic}-{task.origin.partition}-{task.origin.offset}" if task.origin else "",
+        tenant_id=task.request.tenant_id,
+        correlation_id=task.request.correlation_id or "",
+        asked_ms=int(asked_at(task).timestamp() * 1000),
         redrives=task.redrive_count,
+        earlier_calls=len(task.history),
         lost_calls=tuple(
             LostCall(attempt=task.attempt + number, owner="unknown", started_ms=queued_ms) for number in range(calls)
         ),
     )
-
-
-async def _done(context: StageContext, group: str) -> dict[TopicPartition, int]:
-    return await committed_offsets(client_options(context.settings), group)
 
 
 async def _records(context: StageContext, topics: list[str], start: Start) -> AsyncIterator[list[ConsumerRecord]]:
@@ -127,6 +160,12 @@ async def _records(context: StageContext, topics: list[str], start: Start) -> As
     async with TopicReader(client_options(context.settings), topics, start=start) as reader:
         async for records in reader.up_to(await reader.ends()):
             yield records
+
+
+async def _all(name: str, steps: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Makes these steps, some of them at a time."""
+    for start in range(0, len(steps), AT_ONCE):
+        await asyncio.gather(*(patiently(name, step) for step in steps[start : start + AT_ONCE]))
 
 
 async def _decoded(context: StageContext, kind: type[R], record: ConsumerRecord) -> R | None:

@@ -5,14 +5,30 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+COORDINATOR_SECONDS = 20.0
+"""A broker that has just started has no coordinator yet, and one that is moving has two."""
+_MOVING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 
 
 async def committed_offsets(client_options: Mapping[str, Any], group: str) -> dict[TopicPartition, int]:
     """Where the group goes on, of each partition of which it has committed anything."""
     admin = AIOKafkaAdminClient(**client_options)
     await admin.start()
+
+    @retry(
+        retry=retry_if_exception_type(_MOVING),
+        wait=wait_random_exponential(0.1, max=1),
+        stop=stop_after_delay(COORDINATOR_SECONDS),
+        reraise=True,
+    )
+    async def ask() -> Any:
+        return await admin.list_consumer_group_offsets(group)
+
     try:
-        offsets = await admin.list_consumer_group_offsets(group)
+        offsets = await ask()
     finally:
         await admin.close()
     return {partition: committed.offset for partition, committed in offsets.items() if committed.offset >= 0}

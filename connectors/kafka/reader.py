@@ -98,6 +98,15 @@ class TopicReader:
         """Whether everything before these offsets has been given."""
         return all([await self._consumer.position(partition) >= end for partition, end in ends.items()])
 
+    async def firsts(self) -> list[ConsumerRecord]:
+        """Of each partition the next record, where there is one now. What was read besides is passed over."""
+        found: dict[TopicPartition, ConsumerRecord] = {}
+        ends = await self.ends()
+        while not await self.has_reached({partition: end for partition, end in ends.items() if partition not in found}):
+            for record in await self.some(timeout_ms=200):
+                found.setdefault(TopicPartition(record.topic, record.partition), record)
+        return [record for partition, record in found.items() if record.offset < ends[partition]]
+
     async def up_to(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[list[ConsumerRecord]]:
         """Everything before these offsets, in batches as they come."""
         while not await self.has_reached(ends):

@@ -236,7 +236,7 @@ class Known:
     """What the store knows of a request, for those who end requests from outside of a lane.
 
     `held_ms`: for how long somebody may still be calling. `running` is the call of a claim, if there is one.
-    `in_doubt`: there may have been a call that this store has lost.
+    `in_doubt`: there may have been a call that this store has lost. `cancelled`: no call is wanted any more.
     """
 
     request_id: str
@@ -248,6 +248,7 @@ class Known:
     lost_calls: tuple[LostCall, ...] = ()
     outcome: bytes | None = None
     in_doubt: bool = False
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +372,10 @@ class StateStore(ClaimStore, Protocol):
         ...
 
     async def overdue(self, *, limit: int) -> list[str]:
-        """Ids of requests past their deadline and not known to have ended, of every shard, up to `limit` of each."""
+        """Ids of requests that are not known to have ended and should have, of every shard, up to `limit` of each.
+
+        Past their deadline, or cancelled and left over.
+        """
         ...
 
     async def look(self, request_ids: Sequence[str]) -> list[Known]:
@@ -402,11 +406,8 @@ class StateStore(ClaimStore, Protocol):
         """Requests and bytes admitted and not yet ended."""
         ...
 
-    async def adopt(self, task: FoundTask) -> bool:
-        """Notes a task that was found in Kafka after this store was emptied, unless more is known of its request.
-
-        Returns whether the request is alive and was cancelled: it need not wait to be claimed for its end.
-        """
+    async def adopt(self, task: FoundTask) -> None:
+        """Notes a task that was found in Kafka after this store was emptied, unless more is known of its request."""
         ...
 
     async def is_restored(self) -> bool:

@@ -192,6 +192,7 @@ class MemoryRequest:
             lost_calls=tuple(self.lost_calls),
             outcome=self.outcome,
             in_doubt=self.in_doubt,
+            cancelled=self.is_cancelled,
         )
 
     def settled(self) -> Settled:

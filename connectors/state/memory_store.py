@@ -30,7 +30,7 @@ from connectors.state.base import (
     StateUnavailableError,
     TaskRef,
 )
-from connectors.state.defaults import ANY_TASK, FIRST_LIFE, KEPT_IN_KAFKA_MS
+from connectors.state.defaults import ANY_TASK, CANCEL_GRACE_MS, FIRST_LIFE, KEPT_IN_KAFKA_MS
 from connectors.state.ends import ending_step, moving_step
 from connectors.state.memory_cancellations import MemoryCancellations
 from connectors.state.memory_request import Hold, MemoryRequest
@@ -272,6 +272,7 @@ class MemoryStateStore:
             request = self._find(request_id)
             if request is not None and not request.state.is_terminal:
                 request.is_cancelled = True
+                self._due_by(request_id, self._now_ms() + CANCEL_GRACE_MS)
 
     async def forbid(self, cancellation: Cancellation) -> None:
         self._cancellations.note(cancellation, oldest_ms=self._now_ms() - self._retention_ms)
@@ -302,7 +303,7 @@ class MemoryStateStore:
         self._forget_expired()
         return len(self._counted), sum(self._counted.values())
 
-    async def adopt(self, task: FoundTask) -> bool:
+    async def adopt(self, task: FoundTask) -> None:
         known, ref = self._find(task.request_id), task.task
         deadline_ms = max(ref.deadline_ms, self._now_ms())
         # A task of a life before says nothing of this one.
@@ -312,11 +313,13 @@ class MemoryStateStore:
         is_another_life = known is not None and known.state.is_terminal
         if known is not None and known.is_beyond(ref.version):
             if is_another_life:
-                return False
+                return
             if known.size_bytes is None:
                 self._count_again(task.request_id, known, ref)
             known.is_cancelled = known.is_cancelled or is_cancelled
-            return known.is_cancelled
+            if known.is_cancelled:
+                self._due_by(task.request_id, self._now_ms())
+            return
         before = None if is_another_life else known
         version = max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())
         request = MemoryRequest(
@@ -336,7 +339,8 @@ class MemoryStateStore:
         )
         self._keep(task.request_id, request)
         self._count(task.request_id, ref.size_bytes, deadline_ms)
-        return request.is_cancelled
+        if request.is_cancelled:
+            self._due_by(task.request_id, self._now_ms())
 
     async def is_restored(self) -> bool:
         return self._restored_ms == self._born_ms
@@ -380,6 +384,11 @@ class MemoryStateStore:
     def _count(self, request_id: str, size_bytes: int, due_ms: int) -> None:
         self._counted[request_id] = size_bytes
         self._due[request_id] = due_ms
+
+    def _due_by(self, request_id: str, at_ms: int) -> None:
+        """Lets sweeps look at a request that is counted no later than this."""
+        if request_id in self._due:
+            self._due[request_id] = min(self._due[request_id], at_ms)
 
     def _count_again(self, request_id: str, request: MemoryRequest, task: TaskRef) -> None:
         """What this store has lost is counted from its task."""

@@ -276,7 +276,8 @@ class RedisStateStore:
 
     async def cancel(self, request_ids: Sequence[str]) -> None:
         async def mark_group(group: list[str]) -> None:
-            await self._scripts.run(ScriptName.CANCEL, [self._keys.request(request_id) for request_id in group])
+            _, _, deadlines = self._keys.counted_request(group[0])
+            await self._scripts.run(ScriptName.CANCEL, (deadlines, *map(self._keys.request, group)), group)
 
         await _all(mark_group(group) for group in self._together(request_ids, by=str))
 
@@ -303,14 +304,14 @@ class RedisStateStore:
         shards = await _all(self._scripts.run(ScriptName.OUTSTANDING, keys) for keys in self._keys.counts())
         return sum(requests for requests, _ in shards), sum(size_bytes for _, size_bytes in shards)
 
-    async def adopt(self, task: FoundTask) -> bool:
+    async def adopt(self, task: FoundTask) -> None:
         ref = task.task
         placed = (task.state, ref.version, ref.attempt, task.request_id, ref.size_bytes, ref.deadline_ms)
         lost = json.dumps([[lost.attempt, lost.owner, lost.started_ms] for lost in task.lost_calls])
         calls = (lost if task.lost_calls else "", len(task.lost_calls))
         who = (task.tenant_id, task.correlation_id, task.asked_ms, int(task.was_called))
         arguments = (*placed, self._retention_ms, task.summary, task.origin, task.redrives, *calls, *who)
-        return bool(await self._scripts.run(ScriptName.ADOPT, self._keys.found_request(task.request_id), arguments))
+        await self._scripts.run(ScriptName.ADOPT, self._keys.found_request(task.request_id), arguments)
 
     async def is_restored(self) -> bool:
         async def ask() -> list[list[bytes | int]]:

@@ -84,7 +84,7 @@ def _place_of(text: bytes | None) -> Place | None:
 
 def known_of(request_id: str, reply: list[Any]) -> Known:
     """What `look.lua` replies of one request."""
-    state, version, summary, held_ms, attempt, owner, started_ms, lost_calls, outcome, in_doubt = reply
+    state, version, summary, held_ms, attempt, owner, started_ms, lost_calls, outcome, in_doubt, cancelled = reply
     running = LostCall(attempt=attempt, owner=owner.decode(), started_ms=started_ms) if owner else None
     return Known(
         request_id=request_id,
@@ -96,6 +96,7 @@ def known_of(request_id: str, reply: list[Any]) -> Known:
         lost_calls=lost_calls_of(lost_calls),
         outcome=outcome,
         in_doubt=bool(in_doubt),
+        cancelled=bool(cancelled),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from connectors.state.base import CalledOff, Cancellation, Ended, FoundTask
 from schemas.vocabulary import State
-from tests.state.steps import admitted, claimed, found, requeue, reschedule
+from tests.state.steps import admitted, claimed, found, requeue, reschedule, seen
 from tests.state.worlds import World
 
 WHO = {"request_id": "r1", "tenant_id": "acme", "correlation_id": "batch-7"}
@@ -28,9 +28,12 @@ async def test_a_task_of_what_was_called_off_is_adopted_as_cancelled(world: Worl
     issued_ms = world.now_ms()
     await world.store.forbid(Cancellation(**{name: WHO[name] for name in names}, issued_ms=issued_ms))
     other = replace(asked_for(world, issued_ms), **{names[0]: "other"})  # type: ignore[arg-type]
-    assert not await world.store.adopt(replace(other, request_id="other"))
+    await world.store.adopt(replace(other, request_id="other"))
     for _ in range(2):
-        assert await world.store.adopt(asked_for(world, issued_ms))
+        await world.store.adopt(asked_for(world, issued_ms))
+        assert (await seen(world)).cancelled
+        assert await world.store.overdue(limit=9) == ["r1"]
+    assert not (await seen(world, "other")).cancelled
     await world.store.restored()
     assert (await claimed(world, version=1)).cancelled
     assert not (await claimed(world, "other", version=1)).cancelled
@@ -40,7 +43,8 @@ async def test_a_task_that_was_asked_for_later_is_not_cancelled(world: World) ->
     await world.flush()
     issued_ms = world.now_ms()
     await world.store.forbid(Cancellation(tenant_id="acme", issued_ms=issued_ms))
-    assert not await world.store.adopt(asked_for(world, issued_ms + 1))
+    await world.store.adopt(asked_for(world, issued_ms + 1))
+    assert await world.store.overdue(limit=9) == []
     await world.store.restored()
     assert not (await claimed(world, version=1)).cancelled
 
@@ -49,9 +53,10 @@ async def test_a_newer_task_of_what_was_called_off_is_cancelled_as_well(world: W
     """Marked where the older one was found, or called off between the two."""
     await world.flush()
     issued_ms = world.now_ms()
-    assert not await world.store.adopt(asked_for(world, issued_ms))
+    await world.store.adopt(asked_for(world, issued_ms))
     await world.store.cancel(["r1"])
-    assert await world.store.adopt(asked_for(world, issued_ms, version=3))
+    await world.store.adopt(asked_for(world, issued_ms, version=3))
+    assert await world.store.overdue(limit=9) == ["r1"]
     await world.store.restored()
     assert (await claimed(world, version=3, attempt=3)).cancelled
 
@@ -64,7 +69,8 @@ async def test_what_the_store_has_heard_of_before_its_task_was_found_is_cancelle
     issued_ms = world.now_ms()
     await world.store.forbid(Cancellation(tenant_id="acme", issued_ms=issued_ms))
     assert await reschedule(world, lease) is None
-    assert await world.store.adopt(asked_for(world, issued_ms))
+    await world.store.adopt(asked_for(world, issued_ms))
+    assert await world.store.overdue(limit=9) == ["r1"]
     await world.store.restored()
     await requeue(world, task_version=lease.version + 1)
     following = await claimed(world, version=lease.version + 2, attempt=2)
@@ -77,7 +83,9 @@ async def test_what_has_ended_is_not_called_off(world: World) -> None:
     issued_ms = world.now_ms()
     await world.store.confirm([Ended("r1", State.COMPLETED, 3)])
     await world.store.forbid(Cancellation(tenant_id="acme", issued_ms=issued_ms))
-    assert not await world.store.adopt(asked_for(world, issued_ms))
+    await world.store.adopt(asked_for(world, issued_ms))
+    assert not (await seen(world)).cancelled
+    assert await world.store.overdue(limit=9) == []
 
 
 async def test_a_task_of_a_life_before_does_not_call_off_the_one_that_is_known(world: World) -> None:
@@ -85,7 +93,7 @@ async def test_a_task_of_a_life_before_does_not_call_off_the_one_that_is_known(w
     await world.flush()
     issued_ms = world.now_ms()
     await world.store.forbid(Cancellation(tenant_id="acme", issued_ms=issued_ms))
-    assert not await world.store.adopt(asked_for(world, issued_ms + 5, version=4, redrives=1))
-    assert not await world.store.adopt(asked_for(world, issued_ms - 5))
+    await world.store.adopt(asked_for(world, issued_ms + 5, version=4, redrives=1))
+    await world.store.adopt(asked_for(world, issued_ms - 5))
     await world.store.restored()
     assert not (await claimed(world, version=4, attempt=4)).cancelled

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from connectors.state.base import Admitted, CalledOff, Cancellation, Renewal, Settled
+from connectors.state.base import Admitted, CalledOff, Cancellation, Ended, Renewal, Settled
+from connectors.state.defaults import CANCEL_GRACE_MS
 from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
 from tests.state.steps import (
@@ -38,6 +39,31 @@ async def test_a_cancelled_request_says_so_at_its_claim(world: World) -> None:
     assert not (await claimed(world, "left-alone")).cancelled
     assert await world.store.look(["unknown"]) == []
     await world.store.cancel([])
+
+
+async def test_a_sweep_finds_what_was_cancelled_and_is_left_over(world: World) -> None:
+    """Whoever cancelled it has some seconds to end it, as its holder has; it is cancelled until it has ended."""
+    await admitted(world, "other")
+    await admitted(world)
+    await waiting(world, "waiting")
+    await world.store.cancel(["r1", "waiting"])
+    assert (await seen(world)).cancelled
+    assert not (await seen(world, "other")).cancelled
+    assert await world.store.overdue(limit=9) == []
+    await world.let_pass(CANCEL_GRACE_MS // 2)
+    await world.store.cancel(["r1"])  # which puts nothing off
+    await world.let_pass(CANCEL_GRACE_MS // 2 + 1)
+    assert sorted(await world.store.overdue(limit=9)) == ["r1", "waiting"]
+    known = await seen(world)
+    assert await world.store.end(known, State.CANCELLED, b"x") is None
+    await world.store.confirm([Ended("r1", State.CANCELLED, known.version + 1)])
+    assert await world.store.overdue(limit=9) == ["waiting"]
+
+
+async def test_one_that_is_cancelled_after_its_deadline_is_due_as_before(world: World) -> None:
+    await admitted(world, deadline_in_ms=-1)
+    await world.store.cancel(["r1"])
+    assert await world.store.overdue(limit=9) == ["r1"]
 
 
 async def test_the_holder_of_a_cancelled_request_hears_of_it_when_it_renews(world: World) -> None:

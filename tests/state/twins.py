@@ -23,7 +23,7 @@ from connectors.state.base import (
 from policy.lifecycle import Standing, Step, possible_steps
 from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
-from tests.state.twin_account import IDS, Pair, Task, TwinAccount
+from tests.state.twin_account import IDS, Pair, Task, TwinAccount, due_in
 from tests.state.worlds import World
 
 LEASE_MS = 600_000
@@ -344,14 +344,15 @@ class Twins(TwinAccount):
                 earlier_calls=earlier_calls,
             )
 
-        is_cancelled, _ = self.both(lambda index, world: world.store.adopt(found(index, world)), chance)
+        self.both(lambda index, world: world.store.adopt(found(index, world)), chance)
         known = self._known(request_id)
         assert known is not None
-        if is_cancelled:
-            assert not known.state.is_terminal
+        if known.cancelled and not known.state.is_terminal:
             self.cancelled.add(request_id)
+            assert request_id in self.runner.run(due_in(self.worlds[0]))
         if known.summary != summary:
-            assert known == before
+            assert before is not None
+            assert known == replace(before, cancelled=known.cancelled)
             if not known.state.is_terminal and request_id not in self.sizes:
                 self.sizes[request_id] = self.counted[request_id] = size_bytes
             return

@@ -314,6 +314,20 @@ async def test_a_request_whose_worker_died_is_called_off_with_its_lost_call() ->
     await cancelled(world, attempts=1)
 
 
+async def test_what_was_called_off_in_its_call_does_not_wait_for_its_next_worker() -> None:
+    """Its worker heard of it and died, and no other has room, say: a sweep ends it as soon as nobody holds it."""
+    world = World()
+    await Flow(world).send(SENT)
+    await world.state.claim("r-1", owner="dead", lease_ms=int(LEASE_SECONDS * 1000))
+    assert await world.cancel(BY_ID) == 0
+    assert await world.sweep() == 0
+    world.pass_time(LEASE_SECONDS + 1)
+    assert await world.sweep() == 1
+    await cancelled(world, attempts=1)
+    (attempt,) = world.attempts().values()
+    assert (attempt.outcome, attempt.possibly_billed) == (AttemptOutcome.LOST, True)
+
+
 async def test_an_answer_that_came_before_the_command_is_kept() -> None:
     """It is paid for: the call had ended when the worker heard of it."""
     world = World()

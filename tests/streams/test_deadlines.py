@@ -11,7 +11,7 @@ from schemas.vocabulary import AttemptOutcome, FailureCategory, State
 from streams.confirming import ResultConfirmer
 from streams.context import StageContext
 from streams.deadlines import UNPUBLISHED_SECONDS, DeadlineSweeper
-from streams.restoring import Confirm
+from streams.restoring import Confirm, Restored
 from tests.streams.flow import Flow, assert_ids_stand_for_one_thing, assert_sound
 from tests.streams.samples import OVERLOADED, request
 from tests.streams.world import LEASE_SECONDS, START, Crash, Crasher, World
@@ -180,10 +180,10 @@ async def test_results_are_read_back_before_anything_expires_in_a_state_that_was
     context, ending = world._process(Crasher(), "/control")
     restored = []
 
-    async def restoring(context: StageContext, confirm: Confirm) -> tuple[int, int]:
+    async def restoring(context: StageContext, confirm: Confirm) -> Restored:
         restored.append(confirm)
         await context.state.restored()
-        return 0, 0
+        return Restored()
 
     sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", NotCaughtUp()), restoring)
     for _ in range(2):

@@ -11,7 +11,7 @@ from schemas.vocabulary import State
 from streams.confirming import ResultConfirmer
 from streams.context import StageContext
 from streams.deadlines import DeadlineSweeper
-from streams.restoring import Confirm
+from streams.restoring import Confirm, Restored
 from streams.steps_back import StepsBack
 from tests.streams.flow import Flow, assert_sound
 from tests.streams.samples import request
@@ -62,13 +62,13 @@ async def test_what_has_ended_since_then_does_not_expire() -> None:
     values = MemorySharedValues(lambda: int(world.clock.timestamp() * 1000))
     restored = 0
 
-    async def restoring(_context: StageContext, _confirm: Confirm) -> tuple[int, int]:
+    async def restoring(_context: StageContext, _confirm: Confirm) -> Restored:
         nonlocal restored
         restored += 1
         if restored == 1:
             raise ConnectionError("Kafka is away as well")
         await world.confirm_all()
-        return 1, 0
+        return Restored(ends=1)
 
     watch = watch_of(values)
 

@@ -5,7 +5,6 @@
 --       7 retention, both in ms; 8 summary, 9 origin, 10 how often it was redriven,
 --       11 calls that may have been made and left no outcome, as JSON or empty, 12 how many,
 --       13 tenant, 14 correlation id, 15 when it was asked for, in ms, 16 whether a call was made before (1 or 0)
--- Gives 1 for a request that is alive and cancelled, else 0
 
 local request, load, deadlines, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, task_version, attempt = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -25,12 +24,18 @@ local function count()
   end
 end
 
+-- Nobody may come to claim it for a while: a sweep ends it.
+local function call_off(counted_bytes)
+  redis.call('HSET', request, 'cancel', 1)
+  due_by(deadlines, counted_bytes, request_id, now_ms)
+end
+
 local known = redis.call('HMGET', request, 'state', 'version', 'task', 'fence', 'doubt', 'cancel', 'size', 'redrives')
 local version, known_task, fence, cancel = tonumber(known[2] or 0), tonumber(known[3] or 0), known[4], known[6]
 if TERMINAL[known[1]] then
   -- Of another life, if the task is newer than that end.
   if task_version <= version then
-    return 0
+    return
   end
   fence, cancel = false, false
 end
@@ -48,9 +53,9 @@ if known[1] and not TERMINAL[known[1]] and (was_claimed or not known[5] or task_
     count()
   end
   if cancel then
-    redis.call('HSET', request, 'cancel', 1)
+    call_off(known[7] or size_bytes)
   end
-  return cancel and 1 or 0
+  return
 end
 
 -- Each task has its own size, and an end that is not confirmed is still counted.
@@ -61,9 +66,6 @@ redis.call('DEL', request)
 redis.call('HSET', request, 'state', state, 'version', math.max(version + 1, task_version, now_ms),
   'task', task_version, 'attempt', attempt, 'doubt', 1, 'size', size_bytes, 'deadline', deadline_ms,
   'summary', summary, 'origin', origin, 'redrives', redrives)
-if cancel then
-  redis.call('HSET', request, 'cancel', 1)
-end
 if ARGV[11] ~= '' then
   redis.call('HSET', request, 'lost', ARGV[11])
   redis.call('HINCRBY', request, 'attempt', ARGV[12])
@@ -73,4 +75,6 @@ if fence or was_called then
   redis.call('HSET', request, 'fence', 0)
 end
 count()
-return cancel and 1 or 0
+if cancel then
+  call_off(size_bytes)
+end

@@ -57,6 +57,15 @@ local function next_fence(fence, time)
   return math.max(tonumber(fence or 0) + 1, time[1] * 1000000 + time[2])
 end
 
+-- Lets sweeps look at a request that is counted no later than this.
+local function due_by(deadlines, size_bytes, request_id, at_ms)
+  local member = size_bytes .. ':' .. request_id
+  local due_ms = redis.call('ZSCORE', deadlines, member)
+  if due_ms and tonumber(due_ms) > at_ms then
+    redis.call('ZADD', deadlines, at_ms, member)
+  end
+end
+
 -- The reply that says how a request has ended: with its outcome, or with the place of its result where the outcome is no
 -- longer kept and nobody is known to have published the rest.
 local function settled(request, state, version)
