@@ -360,7 +360,7 @@ async def record_own_call(app: AppT, topic: str, partition: int, offset: int) ->
 
 def backlog(app: AppT) -> int:
     """Records of this process's partitions that are not committed, as far as the last fetch told."""
-    return cast("SafeConsumer", app.consumer).backlog()
+    return cast("SafeConsumer", app.consumer).backlog() if app.started else 0
 
 
 def is_member(app: AppT) -> bool:

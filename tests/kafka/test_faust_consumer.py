@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaTimeoutError
 
 from connectors.kafka.client import client_options
-from connectors.kafka.faust_transport import SafeConsumer, record_own_call
+from connectors.kafka.faust_transport import SafeConsumer, backlog, record_own_call
 from connectors.kafka.own_calls import OFFSETS_AT_ONCE
 from connectors.settings import Settings, WorkerSettings
 from streams.context import Delivery
@@ -86,6 +86,16 @@ async def test_it_gets_the_same_security_as_every_other_client(
     await make_topic(options, topic, [b"one"])
     async with running(options, topic, handle):
         assert await asyncio.wait_for(arrived.get(), 30) == b"one"
+
+
+def test_a_consumer_that_has_not_started_has_no_backlog() -> None:
+    """A worker that cannot start says so, and not that it could not report."""
+    pool = Pool(_nothing, limit=1, stage="test")
+    options = {"bootstrap_servers": "127.0.0.1:1"}
+    assert backlog(build_app(group="g", topics=["t"], runner=pool, client_options=options, settings=WORKER)) == 0
+
+
+async def _nothing(_delivery: Delivery) -> None: ...
 
 
 async def test_a_slow_first_record_holds_the_commit_and_an_empty_value_passes(
