@@ -6,7 +6,7 @@ be known: repeats, calls that were made twice and said so, flags that were raise
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
 from bench.chaos_run.logs import Attempt, Call, Event, Logs, Result, Sent
@@ -25,8 +25,8 @@ LATE_SECONDS = 1.0
 
 FINDINGS: Mapping[str, str] = {
     "lost": "no terminal event, or no result",
-    "ended twice": "two terminal events with different ids",
-    "two results": "two results with different ids",
+    "ended twice": "two terminal events with different ids, or with one id and different accounts",
+    "two results": "two results with different ids, or with one id and different answers",
     "two accounts of the end": "result and terminal event name different states or versions",
     "moved after its end": "an event with a higher version than the terminal one",
     "version used twice": "two different events with one version",
@@ -58,8 +58,8 @@ BAR: Mapping[str, str] = {
 class Verdict:
     """`findings` by name: what was found, one text each. `counts` by name; `states`: requests by how they ended.
 
-    `ends`, `results`: how many requests have so many terminal events, and results, with different ids. `calls`: how
-    many attempts have no call at the provider (0), one, or more than one (2).
+    `ends`, `results`: how many requests have so many different terminal events, and results; repeats that say the same
+    are one. `calls`: how many attempts have no call at the provider (0), one, or more than one (2).
     """
 
     findings: dict[str, list[str]] = field(default_factory=dict)
@@ -140,8 +140,12 @@ def _check_end(history: _History, verdict: Verdict) -> None:
     if not ends or not results:
         missing = [word for word, there in (("terminal event", ends), ("result", results)) if not there]
         verdict.found("lost", f"{name}: no {' and no '.join(missing)}; {_told(history)}")
-    for records, spread, what in ((ends, verdict.ends, "ended twice"), (results, verdict.results, "two results")):
-        different = len({record.ce_id for record in records})
+    # Ids are computed, so two ends that were reached apart may have the same: what they say tells them apart.
+    different_ends = {replace(event, order=0) for event in ends}
+    for different, spread, what in (
+        (len(different_ends), verdict.ends, "ended twice"),
+        (len(set(results)), verdict.results, "two results"),
+    ):
         spread[different] += 1
         if different > 1:
             verdict.found(what, f"{name}: {_told(history)}")

@@ -3,13 +3,13 @@
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from bench.chaos_run.load import PROVIDERS
 from bench.chaos_run.network import Network
 from bench.chaos_run.provider import Weather
-from bench.chaos_run.system import LEASE_SECONDS, SESSION_SECONDS, ChaosSystem, Member
+from bench.chaos_run.system import LEASE_SECONDS, SESSION_SECONDS, ChaosSystem, Member, kinds
 from sluice.stack.state import ServiceName, Source
 from streams.own_claims import AWAY_SECONDS
 
@@ -38,13 +38,28 @@ async def _kill_everybody(system: ChaosSystem, _dice: random.Random) -> None:
         system.kill(member)
 
 
+async def _kill_one_of_each(system: ChaosSystem, dice: random.Random) -> None:
+    for kind in kinds():
+        system.kill(dice.choice(system.of_kind(kind)))
+
+
 def _freeze(*roles: str) -> Fault:
     async def freeze(system: ChaosSystem, dice: random.Random) -> None:
-        """SIGSTOP until its leases have run out and others have taken them, then SIGCONT: it is a zombie."""
-        async with system.frozen(dice.choice(system.of(*roles))):
-            await asyncio.sleep(dice.uniform(1.5, 3) * LEASE_SECONDS)
+        await _freeze_all(system, dice, [dice.choice(system.of(*roles))])
 
     return freeze
+
+
+async def _freeze_one_of_each(system: ChaosSystem, dice: random.Random) -> None:
+    await _freeze_all(system, dice, [dice.choice(system.of_kind(kind)) for kind in kinds()])
+
+
+async def _freeze_all(system: ChaosSystem, dice: random.Random, struck: Sequence[Member]) -> None:
+    """SIGSTOP until their leases have run out and others have taken them, then SIGCONT: they are zombies."""
+    async with AsyncExitStack() as stack:
+        for member in struck:
+            await stack.enter_async_context(system.frozen(member))
+        await asyncio.sleep(dice.uniform(1.5, 3) * LEASE_SECONDS)
 
 
 async def _deploy(system: ChaosSystem, _dice: random.Random) -> None:
@@ -226,10 +241,12 @@ FAULTS: Mapping[str, Fault] = {
     "kill-lane": _kill("lane"),
     "kill-control": _kill("control"),
     "kill-bridge": _kill("bridge"),
+    "kill-one-of-each": _kill_one_of_each,
     "kill-everybody": _kill_everybody,
     "freeze-lane": _freeze("lane"),
     "freeze-intake": _freeze("intake"),
     "freeze-control": _freeze("control"),
+    "freeze-one-of-each": _freeze_one_of_each,
     "deploy": _deploy,
     "rebalance-storm": _rebalance_storm,
     "broker-restart": _broker_restart,
@@ -263,7 +280,7 @@ def needs_clocks(name: str) -> bool:
 def needs_role(name: str) -> str | None:
     """The role without which this fault has nobody to befall."""
     verb, _, role = name.partition("-")
-    return role if verb in {"kill", "freeze"} and role != "everybody" else None
+    return role if verb in {"kill", "freeze"} and role not in {"everybody", "one-of-each"} else None
 
 
 def sequence(names: list[str], *, rounds: int, seed: int) -> list[str]:

@@ -64,13 +64,25 @@ def _show_findings(outcome: Outcome, console: Console) -> None:
             console.print(f"    {case}", markup=False, highlight=False, soft_wrap=True)
         if len(cases) > SHOWN:
             console.print(f"    and {len(cases) - SHOWN} more")
-        for number, count in sorted(_rounds_of(cases, outcome).items()):
-            met = outcome.rounds[number - 1]
-            console.print(f"    {count} of them sent in round {number}, {met.fault}:", highlight=False)
-            for what in met.did:
-                console.print(f"        {what}", markup=False, highlight=False, soft_wrap=True)
+        struck = ", ".join(
+            f"{count} in round {number} ({outcome.rounds[number - 1].fault})"
+            for number, count in sorted(_rounds_of(cases, outcome).items())
+        )
+        console.print(f"    sent: {struck}", highlight=False, soft_wrap=True)
+    _show_what_was_done(outcome, console)
     for accident in outcome.accidents:
         console.print(f"\naccident: {accident}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_what_was_done(outcome: Outcome, console: Console) -> None:
+    """In the rounds whose requests have findings, and those after them, which struck what was still there."""
+    cases = [case for found in outcome.verdict.findings.values() for case in found]
+    numbers = _rounds_of(cases, outcome).keys()
+    for one in outcome.rounds:
+        if {one.number, one.number - 1} & numbers:
+            console.print(f"\nround {one.number}, {one.fault} (times are UTC, as in the logs):", highlight=False)
+            for what in one.did:
+                console.print(f"    {what}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _rounds_of(cases: Sequence[str], outcome: Outcome) -> Counter[int]:

@@ -43,8 +43,8 @@ _CALLS_AT_ONCE = 16
 _CALLS_AT_ONCE_IN_ALL = 24
 """Fewer than two workers could make: their shared limit has work to do, and what a crash leaks of it would show."""
 
-_CANNOT_START = "cannot_start"
-"""What a role says that finds no Kafka when it starts, and ends: its supervisor is to try again."""
+_NOT_ITS_FAULT = ("cannot_start", "address already in use")
+"""What a role says that finds no Kafka when it starts, or its port taken since it was chosen: it is to try again."""
 
 Kind = tuple[str, ...]
 """The arguments of `sluice run`: what a process is."""
@@ -117,6 +117,10 @@ class ChaosSystem:
         """Those that run as one of these roles, and are to stay."""
         return [member for member in self.members if member.kind[0] in roles and not member.leaving]
 
+    def of_kind(self, kind: Kind) -> list[Member]:
+        """Those that do the same work, and are to stay."""
+        return [member for member in self.members if member.kind == kind and not member.leaving]
+
     def spawn(self, kind: Kind) -> Member:
         self._spawned += 1
         name = f"{self._spawned:03d}-{'-'.join(kind)}"
@@ -134,7 +138,7 @@ class ChaosSystem:
         """Waits for them. Who does not come up is an accident, and its supervisor goes on trying."""
         for failed in await asyncio.gather(*(m.process.ready() for m in members), return_exceptions=True):
             if isinstance(failed, RoleFailedError):
-                if _CANNOT_START not in str(failed):
+                if not _is_to_try_again(str(failed)):
                     self.accidents.append(str(failed))
             elif isinstance(failed, BaseException):
                 raise failed
@@ -225,7 +229,7 @@ class ChaosSystem:
             await asyncio.sleep(SUPERVISION_SECONDS)
             for member in self._dead():
                 last_words = _last_words(member)
-                if _CANNOT_START not in last_words:
+                if not _is_to_try_again(last_words):
                     code = member.process.process.returncode
                     self.accidents.append(f"{member.name} ended by itself with exit code {code}: {last_words}")
                 self._is_gone(member)
@@ -352,6 +356,10 @@ def _catalogue(providers: dict[str, ProviderProcess]) -> str:
         f"[providers.{name}.limits]\nconcurrency = {_CALLS_AT_ONCE_IN_ALL}\n"
         for name, provider in providers.items()
     )
+
+
+def _is_to_try_again(last_words: str) -> bool:
+    return any(words in last_words for words in _NOT_ITS_FAULT)
 
 
 def _last_words(member: Member) -> str:

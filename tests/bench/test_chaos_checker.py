@@ -101,9 +101,10 @@ AFTER_A_RETRY = logs(
 
 @pytest.mark.parametrize("good", [GOOD, CALLED_TWICE, AFTER_A_RETRY], ids=["plain", "called twice", "retried"])
 def test_logs_without_a_fault_are_clean(good: Logs) -> None:
-    """Repeats with the same ids are no fault: everything may be told twice."""
+    """Repeats that say the same are no fault: everything may be told twice."""
+    later = tuple(replace(event, order=event.order + 10) for event in good.events)
     twice = replace(
-        good, events=good.events * 2, results=good.results * 2, attempts=good.attempts * 2, dead_letters=(NAME,)
+        good, events=good.events + later, results=good.results * 2, attempts=good.attempts * 2, dead_letters=(NAME,)
     )
     assert check(good).findings == {}
     assert check(twice).findings == {}
@@ -150,6 +151,18 @@ FAULTS: list[tuple[str, str, Callable[[], Logs]]] = [
         "ended twice",
         "expired, then completed",
         lambda: changed(GOOD, events=(*GOOD.events[:2], event(3, "expired"), event(4, "completed"))),
+    ),
+    (
+        "ended twice",
+        "one id, by another attempt",
+        lambda: changed(GOOD, events=(*GOOD.events, event(3, "completed", attempt=2, billed=1))),
+    ),
+    (
+        "two results",
+        "one id, another answer",
+        lambda: changed(
+            GOOD, results=(*GOOD.results, replace(GOOD.results[0], answer=f"This answers {NAME} by call alpha-2."))
+        ),
     ),
     (
         "two results",

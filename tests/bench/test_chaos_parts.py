@@ -63,7 +63,7 @@ def test_faults_say_what_they_need() -> None:
     """A version without a role cannot have it killed, a machine without the library no clock stepped."""
     assert [name for name in FAULTS if needs_clocks(name)] == ["clock-ahead", "clock-behind"]
     assert needs_role("kill-control") == "control"
-    assert needs_role("kill-everybody") is None
+    assert needs_role("kill-everybody") is needs_role("freeze-one-of-each") is None
     assert needs_role("broker-kill") is None
 
 

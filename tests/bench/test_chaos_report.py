@@ -48,7 +48,7 @@ def test_a_failed_run_says_what_was_done_in_the_round_of_what_it_found() -> None
     text = shown(outcome_of(lost()))
     assert "1  requests lost" in text
     assert f"{NAME}: no terminal event and no result" in text
-    assert "1 of them sent in round 1, kill-lane:" in text
+    assert "sent: 1 in round 1 (kill-lane)" in text
     assert KILLED in text
     assert text.rstrip().endswith("FAILED")
 
