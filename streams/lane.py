@@ -165,7 +165,6 @@ class Lane:
             deadline_ms=int(task.deadline_at.timestamp() * 1000),
             may_have_been_called=delivery.may_have_been_called,
             is_doubtful=task.is_repeat or not delivery.is_surely_new,
-            may_be_called_in_doubt=task.request.duplicate_policy is not DuplicatePolicy.FAIL,
             is_called_off=self._is_called_off(request),
         )
         claim = await self._claim(task.request.request_id, ref, delivery)

@@ -1,9 +1,8 @@
 """Claims of a worker's own, for as long as Redis is away, so that a lane goes on with what it has.
 
 Each partition of a lane is read by one worker at a time, so a record that was written after this worker got its
-partition has not been with anybody else: its claim needs nobody's consent. One that was there before may have been
-called by the worker before; it counts as a call that may have been paid for, unless its request asks that none is made
-in doubt: then it waits for Redis.
+partition has not been with anybody else: its claim needs nobody's consent. One that was there before waits for Redis:
+another worker may be calling for it, or may have ended it already.
 
 When Redis is back, the ends made meanwhile are noted there, once they are published. Until then they stand in the
 results topic, where the control role finds them, should this worker die before.
@@ -142,7 +141,7 @@ class OutageClaims(ClaimStore):
         # The control role may have ended it already: only the shared state knows.
         if task.is_called_off or task.deadline_ms <= self._wall() * 1000:
             return None
-        if task.is_doubtful and not task.may_be_called_in_doubt:
+        if task.is_doubtful:
             return None
         self._claimed.inc()
         lease = Lease(
@@ -152,7 +151,7 @@ class OutageClaims(ClaimStore):
             version=task.version + 1,
             is_own=True,
         )
-        return Claimed(lease=lease, history_missing=task.is_doubtful)
+        return Claimed(lease=lease)
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
         shared = [lease for lease in leases if not lease.is_own]

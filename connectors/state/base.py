@@ -169,7 +169,6 @@ class TaskRef:
     deadline_ms: int
     may_have_been_called: bool = False
     is_doubtful: bool = False
-    may_be_called_in_doubt: bool = True
     is_called_off: bool = False
 
 

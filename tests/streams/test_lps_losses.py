@@ -165,7 +165,7 @@ async def test_redis_is_used_again_when_it_is_back() -> None:
     flow = Flow(world)
     for number in range(3):
         await flow.send(request(f"r-{number}"))
-    first, second, third = map(world.redelivery, world.written(LANE_TOPIC))
+    first, second, third = (world.redelivery(task, is_surely_new=True) for task in world.written(LANE_TOPIC))
     await world.lane(first)
     async with lane_without_state(world) as outage:
         await world.lane(second)

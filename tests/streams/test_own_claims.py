@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from connectors.state.base import Busy, Claimed, Ended, Settled, StateUnavailableError, TaskRef
-from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, State
+from schemas.vocabulary import AttemptOutcome, State
 from streams import own_claims
 from streams.context import Delivery
 from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS
@@ -15,9 +15,6 @@ from tests.streams.samples import OVERLOADED, request
 from tests.streams.world import ANSWER, LANE_TOPIC, Crash, Crasher, World
 
 DOUBTFUL = TaskRef(version=1, attempt=1, size_bytes=10, deadline_ms=2**50, is_doubtful=True)
-UNCALLED = TaskRef(
-    version=1, attempt=1, size_bytes=10, deadline_ms=2**50, is_doubtful=True, may_be_called_in_doubt=False
-)
 
 
 async def test_a_short_absence_is_waited_for() -> None:
@@ -68,25 +65,17 @@ async def test_an_end_that_is_not_published_yet_is_not_noted() -> None:
     assert await world.state.outstanding() == (0, 0)
 
 
-async def test_a_record_that_another_worker_may_have_had_counts_as_called_before() -> None:
-    outage = Outage(World())
-    claims = outage.claims()
-    await away(outage, claims)
-    claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=DOUBTFUL)
-    assert isinstance(claim, Claimed)
-    assert claim.history_missing
-
-
-async def test_one_in_doubt_that_must_not_be_called_twice_waits_for_the_state() -> None:
+async def test_a_record_that_another_worker_may_have_had_waits_for_the_state() -> None:
+    """That one may be calling for it, or have ended it: its result would not be the only one."""
     world = World()
-    await world.intake(world.request_delivery(request(duplicate_policy=DuplicatePolicy.FAIL)))
+    await world.intake(world.request_delivery(request()))
     outage = Outage(world)
     claims = outage.claims()
     await away(outage, claims)
-    claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=UNCALLED)
+    claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=DOUBTFUL)
     assert isinstance(claim, Busy)
     outage.is_away = False
-    claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=UNCALLED)
+    claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=DOUBTFUL)
     assert isinstance(claim, Claimed)
     assert not claim.lease.is_own
 
@@ -246,18 +235,6 @@ async def test_a_lane_completes_what_it_has_while_the_state_is_away() -> None:
     await world.lane(world.redelivery(task))
     assert world.calls["r-1"] == 1
     assert await world.state.outstanding() == (0, 0)
-
-
-async def test_a_lane_flags_a_call_that_another_may_have_made_before() -> None:
-    world = World()
-    await Flow(world).send(request())
-    (task,) = world.written(LANE_TOPIC)
-    async with lane_without_state(world):
-        await world.lane(world.redelivery(task))
-    attempts = assert_sound(world)
-    assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.LOST, AttemptOutcome.ANSWERED]
-    (result,) = world.results().values()
-    assert result.possibly_billed_calls == 1
 
 
 async def test_no_call_is_made_alone_that_is_not_on_record() -> None:
