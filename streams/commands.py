@@ -32,6 +32,8 @@ from streams.patience import patiently
 log = structlog.get_logger(__name__)
 
 POLL_MS = 500
+STEADY_POLL_SECONDS = 0.1
+MAX_AT_ONCE = 1_000
 AFTER_ERROR_SECONDS = 1.0
 HEARD_OF = timedelta(hours=1)
 MAX_HEARD = 1_000
@@ -48,12 +50,17 @@ class CommandStage:
         consumer: AIOKafkaConsumer,
         *,
         all_confirmed: Callable[[], Awaitable[None]],
+        steady_since: Callable[[], float | None],
     ) -> None:
-        """`all_confirmed` returns once the shared state knows of every result that stands in Kafka at that time."""
+        """`all_confirmed` returns once the shared state knows of every result that stands in Kafka at that time.
+
+        `steady_since` tells since when it can be believed, if it can be (`Steadiness.since`).
+        """
         self._context = context
         self._ending = ending
         self._consumer = consumer
         self._all_confirmed = all_confirmed
+        self._steady_since = steady_since
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`."""
@@ -71,31 +78,46 @@ class CommandStage:
         state = self._context.state
         # First: what is admitted from now on has seen it, and what was admitted before is found below.
         await patiently("forbid", partial(state.forbid, cancellation_of(command)))
-        # A worker may have ended requests while Redis was away: they are not to be ended a second time.
-        await self._all_confirmed()
-        ended = 0
+        ids: list[str] = []
         if command.request_id is not None:
-            ended = await self._cancel(command, [command.request_id])
+            ids = await self._mark(command, [command.request_id])
         else:
             async for request_ids in state.counted():
-                ended += await self._cancel(command, request_ids)
+                ids += await self._mark(command, request_ids)
+        ended = await self._end(command, ids) if ids else 0
         metrics.commands_carried_out.inc()
         log.info("cancelled", command_id=command.command_id, issued_by=command.issued_by, ended=ended)
         return ended
 
-    async def _cancel(self, command: Command, request_ids: list[str]) -> int:
+    async def _mark(self, command: Command, request_ids: list[str]) -> list[str]:
+        """Those that it is about. From now on whoever holds one, or claims it, ends it."""
         state = self._context.state
         found = await patiently("look", lambda: state.look(request_ids))
         ids = [known.request_id for known in found if _is_wanted(command, known)]
-        if not ids:
-            return 0
-        # From now on whoever holds one, or claims it, ends it. One that was seen in a call may wait for its next try by
-        # now, so all are looked at again.
-        await patiently("cancel", lambda: state.cancel(ids))
-        found = await patiently("look", lambda: state.look(ids))
-        wanted = [known for known in found if _is_wanted(command, known)]
-        why = _called_off(command)
-        return await end_all_from_outside(self._context, self._ending, wanted, State.CANCELLED, lambda _: why)
+        if ids:
+            await patiently("cancel", lambda: state.cancel(ids))
+        return ids
+
+    async def _end(self, command: Command, ids: list[str]) -> int:
+        """Ends those that nobody holds, a part at a time, and leaves to sweeps what it cannot. Returns how many."""
+        while (since := self._steady_since()) is None:  # noqa: ASYNC110 - it is told by a clock
+            await asyncio.sleep(STEADY_POLL_SECONDS)
+        # A worker may have ended some while Redis was away: they are not to be ended a second time.
+        await self._all_confirmed()
+        ended, why = 0, _called_off(command)
+        for start in range(0, len(ids), MAX_AT_ONCE):
+            # Not as they were marked: one that was in a call may wait for its next try by now.
+            part = ids[start : start + MAX_AT_ONCE]
+            found = await patiently("look", partial(self._context.state.look, part))
+            ended += await end_all_from_outside(
+                self._context,
+                self._ending,
+                [known for known in found if _is_wanted(command, known)],
+                State.CANCELLED,
+                lambda _: why,
+                may_end=lambda: self._steady_since() == since,
+            )
+        return ended
 
 
 class CancelListener:

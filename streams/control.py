@@ -25,8 +25,9 @@ from streams.confirming import ResultConfirmer
 from streams.deadlines import DeadlineSweeper
 from streams.delay import DelayStage
 from streams.ending import Ending
-from streams.process import ending_topics, open_context
+from streams.process import background, ending_topics, open_context
 from streams.records import RecordWriter
+from streams.steadiness import Steadiness
 from streams.steps_back import StepsBack
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,9 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
     )
     async with AsyncExitStack() as stack:
         context = await stack.enter_async_context(open_context(settings, catalogue))
+        # Before the groups are joined: by then it has answered for long enough.
+        steadiness = Steadiness(context.state.outstanding)
+        await stack.enter_async_context(background(steadiness.run(), name="steadiness"))
         ending = Ending(context, RecordWriter(context.codec, topics, "/sluice/control"))
         assignments = [_Assignment() for _ in range(3)]
         delayed = await _consumer(stack, settings, "delay", tuple(topics.retries.values()), assignments[0])
@@ -59,8 +63,12 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
         values = RedisSharedValues.from_settings(settings.redis, settings.redis_url, namespace=settings.topic_prefix)
         stack.push_async_callback(values.close)
         steps_back = StepsBack(values, worker=context.worker)
-        sweeper = DeadlineSweeper(context, ending, confirmer, has_gone_back=steps_back.has_gone_back)
-        carrying_out = CommandStage(context, ending, commands, all_confirmed=confirmer.all_confirmed)
+        sweeper = DeadlineSweeper(
+            context, ending, confirmer, steady_since=steadiness.since, has_gone_back=steps_back.has_gone_back
+        )
+        carrying_out = CommandStage(
+            context, ending, commands, all_confirmed=confirmer.all_confirmed, steady_since=steadiness.since
+        )
         readiness = Readiness(
             checks={
                 "member_of_groups": lambda: all(assignment.has_joined for assignment in assignments),

@@ -45,14 +45,17 @@ class DeadlineSweeper:
         confirmer: ResultConfirmer,
         restoring: Restore = restore,
         *,
+        steady_since: Callable[[], float | None],
         has_gone_back: Callable[[], Awaitable[bool]] = _never,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`has_gone_back` tells whether the shared state has lost what it knew when this was asked before.
+        """`steady_since` tells since when the shared state can be believed, if it can be (`Steadiness.since`).
 
+        `has_gone_back` tells whether it has lost what it knew when this was asked before.
         `clock` gives seconds, and is never set back.
         """
         self._context = context
+        self._steady_since = steady_since
         self._has_gone_back = has_gone_back
         self._clock = clock
         self._is_to_restore = False
@@ -72,6 +75,10 @@ class DeadlineSweeper:
             restored = await self._restore(self._context, self._confirmer.confirm)
             self._is_to_restore = False
             log.warning("state_restored", ends=restored.ends, commands=restored.commands, tasks=restored.tasks)
+        # Before the results are read to their end: what lanes ended in an absence is among them.
+        since = self._steady_since()
+        if since is None:
+            return 0
         limit = MAX_AT_ONCE + self._left
         due = await patiently("overdue", lambda: self._context.state.overdue(limit=limit))
         own = await self._confirmer.caught_up() if due else frozenset()
@@ -79,13 +86,18 @@ class DeadlineSweeper:
         found = await patiently("look", lambda: self._context.state.look(ids)) if ids else []
         await self._publish_again([known for known in found if known.state.is_terminal])
         alive = [known for known in found if not known.state.is_terminal]
-        ended = await self._end([known for known in alive if not known.cancelled], State.EXPIRED, _deadline)
-        ended += await self._end([known for known in alive if known.cancelled], State.CANCELLED, _called_off)
+        ended = 0
+        for state, why in ((State.EXPIRED, _deadline), (State.CANCELLED, _called_off)):
+            ended += await end_all_from_outside(
+                self._context,
+                self._ending,
+                [known for known in alive if known.cancelled is (state is State.CANCELLED)],
+                state,
+                why,
+                may_end=lambda: self._steady_since() == since,
+            )
         self._left = min(MAX_LEFT, len(due) - ended)
         return ended
-
-    async def _end(self, found: list[Known], state: State, why: Callable[[Summary], Problem]) -> int:
-        return await end_all_from_outside(self._context, self._ending, found, state, why)
 
     async def _publish_again(self, ended: list[Known]) -> None:
         now = self._clock()

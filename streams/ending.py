@@ -101,9 +101,12 @@ class Ending:
         return None
 
     async def end(self, seen: Known, result: LLMResult) -> Settled | None:
-        """Ends a request that nobody holds. None: it has changed since it was seen."""
+        """Ends a request that nobody holds. None: it has changed since it was seen.
+
+        Raises `StateUnavailableError` at once: when the shared state is back, what was seen may no longer be true.
+        """
         result, stored = _fitting(result)
-        earlier = await patiently("end", lambda: self._context.state.end(seen, result.status, stored))
+        earlier = await self._context.state.end(seen, result.status, stored)
         if earlier is None:
             _measure(result)
             return Settled(result.status, result.state_version, stored)

@@ -12,7 +12,7 @@ from itertools import count
 import structlog
 
 from connectors import metrics
-from connectors.state.base import Admitted, Arrival, Duplicate, Ended, Full, Limits, Settled
+from connectors.state.base import Admitted, Arrival, Duplicate, Ended, Full, Known, Limits, Settled
 from connectors.tracing import processing_span
 from policy import results, validation
 from policy.failures import problem
@@ -178,20 +178,28 @@ class Intake:
         raise AssertionError("unreachable: count() does not end")
 
     async def _end_cancelled(self, request_id: str, summary: Summary, trace: list[Header]) -> None:
-        """Ends a request that was cancelled before it came. Where somebody else has ended it, it is published so."""
-        for known in await patiently("look", lambda: self._context.state.look([request_id])):
-            called_off = problem(FailureCategory.CANCELLED, "cancelled before it was put on a lane")
-            result = results.end_of(
-                load_summary(known.summary) or summary,
-                State.CANCELLED,
-                version=known.version + 1,
-                now=self._context.now(),
-                problem=called_off,
-            )
-            settled = await self._ending.end(known, result)
-            if settled is not None:
-                await self._ending.publish(settled, request_id, trace, origins_of(summary))
-                await self._ending.confirm([Ended(request_id, settled.state, settled.version)])
+        """Ends a request that was cancelled before it came, unless somebody else has."""
+
+        async def end_as_seen() -> None:
+            for known in await self._context.state.look([request_id]):
+                if not known.state.is_terminal:
+                    await self._end_as_cancelled(known, summary, trace)
+
+        await patiently("end", end_as_seen)
+
+    async def _end_as_cancelled(self, known: Known, summary: Summary, trace: list[Header]) -> None:
+        called_off = problem(FailureCategory.CANCELLED, "cancelled before it was put on a lane")
+        result = results.end_of(
+            load_summary(known.summary) or summary,
+            State.CANCELLED,
+            version=known.version + 1,
+            now=self._context.now(),
+            problem=called_off,
+        )
+        settled = await self._ending.end(known, result)
+        if settled is not None:
+            await self._ending.publish(settled, known.request_id, trace, origins_of(summary))
+            await self._ending.confirm([Ended(known.request_id, settled.state, settled.version)])
 
     async def _refuse(self, delivery: Delivery, refusal: _Refusal, trace: list[Header]) -> Admitted | None:
         """Ends a record here. `Admitted`: the same record was let in before, and has to go on."""

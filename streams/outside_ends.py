@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from connectors.state.base import Ended, Known, LostCall, Settled
+from connectors.state.base import Ended, Known, LostCall, Settled, StateUnavailableError
 from policy import results
 from policy.summary import Summary, load_summary
 from schemas import Attempt
@@ -21,15 +21,26 @@ MAX_AT_ONCE = 50
 
 
 async def end_from_outside(
-    context: StageContext, ending: Ending, known: Known, state: State, why: Callable[[Summary], Problem]
+    context: StageContext,
+    ending: Ending,
+    known: Known,
+    state: State,
+    why: Callable[[Summary], Problem],
+    *,
+    may_end: Callable[[], bool] = lambda: True,
 ) -> Ended | None:
-    """Ends a request that nobody holds, and publishes its end. None: it cannot be ended now, or has changed."""
+    """Ends a request that nobody holds, and publishes its end. None: it cannot be ended now, or has changed.
+
+    `may_end` is asked last: whether what was seen can still be believed.
+    """
     summary = load_summary(known.summary)
     if known.held_ms > 0 or summary is None:
         return None
     attempts = [*summary.attempts, *lost_attempts(summary, known)]
     ended = summary.model_copy(update={"attempts": attempts})
     result = results.end_of(ended, state, version=known.version + 1, now=context.now(), problem=why(summary))
+    if not may_end():
+        return None
     settled = await ending.end(known, result)
     if settled is None:
         return None
@@ -39,18 +50,27 @@ async def end_from_outside(
 
 
 async def end_all_from_outside(
-    context: StageContext, ending: Ending, found: Sequence[Known], state: State, why: Callable[[Summary], Problem]
+    context: StageContext,
+    ending: Ending,
+    found: Sequence[Known],
+    state: State,
+    why: Callable[[Summary], Problem],
+    *,
+    may_end: Callable[[], bool] = lambda: True,
 ) -> int:
     """Ends what can be ended, some at a time. Returns how many that were; one that fails keeps up no other."""
     count = 0
     for start in range(0, len(found), MAX_AT_ONCE):
         some = found[start : start + MAX_AT_ONCE]
         ended = await asyncio.gather(
-            *(end_from_outside(context, ending, known, state, why) for known in some), return_exceptions=True
+            *(end_from_outside(context, ending, known, state, why, may_end=may_end) for known in some),
+            return_exceptions=True,
         )
         published: list[Ended] = []
         for known, outcome in zip(some, ended, strict=True):
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, StateUnavailableError):
+                log.warning("not_ended_yet", request_id=known.request_id, state=state, error=str(outcome))
+            elif isinstance(outcome, Exception):
                 log.error("not_ended", request_id=known.request_id, state=state, exc_info=outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome

@@ -128,7 +128,9 @@ async def _carried_out(world: World, sent: Command) -> None:
     stop = asyncio.Event()
     consumer.on_commit = stop.set
     context, ending = world._process(Crasher(), "/control")
-    await CommandStage(context, ending, consumer, all_confirmed=world.confirm_all).run(stop)
+    await CommandStage(context, ending, consumer, all_confirmed=world.confirm_all, steady_since=world.steady_since).run(
+        stop
+    )
 
 
 async def test_a_command_that_claims_to_be_from_the_future_concerns_nothing_that_is_sent_after_its_record() -> None:

@@ -50,7 +50,13 @@ async def test_what_was_read_before_an_error_is_read_again(monkeypatch: pytest.M
         if failures:
             raise failures.pop()
 
-    stage = CommandStage(context, ending, cast("AIOKafkaConsumer", consumer), all_confirmed=all_confirmed)
+    stage = CommandStage(
+        context,
+        ending,
+        cast("AIOKafkaConsumer", consumer),
+        all_confirmed=all_confirmed,
+        steady_since=world.steady_since,
+    )
     working = asyncio.create_task(_forever("commands", cast("AIOKafkaConsumer", consumer), stage.run, stop))
     async with asyncio.timeout(10):
         while consumer.saved != 2:
@@ -153,7 +159,7 @@ async def test_what_ended_while_redis_was_away_is_not_cancelled_as_well() -> Non
         await confirmer.poll()
         await confirmer.all_confirmed()
 
-    stage = CommandStage(context, ending, consumer, all_confirmed=all_confirmed)
+    stage = CommandStage(context, ending, consumer, all_confirmed=all_confirmed, steady_since=world.steady_since)
     command = Command(command_id="c", issued_at=START, tenant_id="default")
     assert await stage.carry_out(command) == 0
     assert world.results() == {}
@@ -175,5 +181,5 @@ async def test_sweeps_go_on_whatever_the_wall_clock_says(monkeypatch: pytest.Mon
             return 0
 
     async with asyncio.timeout(10):
-        await control._sweep(confirmer, Counting(context, ending, confirmer), stop)
+        await control._sweep(confirmer, Counting(context, ending, confirmer, steady_since=world.steady_since), stop)
     assert swept == 3

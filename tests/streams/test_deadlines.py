@@ -169,7 +169,7 @@ async def test_nothing_expires_whose_result_may_be_in_kafka_unread() -> None:
     await Flow(world).send(request(**LATE))
     world.clock = DEADLINE
     context, ending = world._process(Crasher(), "/control")
-    sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", NotCaughtUp()))
+    sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", NotCaughtUp()), steady_since=world.steady_since)
     assert await sweeper.sweep() == 0
     assert world.results() == {}
 
@@ -185,7 +185,9 @@ async def test_results_are_read_back_before_anything_expires_in_a_state_that_was
         await context.state.restored()
         return Restored()
 
-    sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", NotCaughtUp()), restoring)
+    sweeper = DeadlineSweeper(
+        context, ending, cast("ResultConfirmer", NotCaughtUp()), restoring, steady_since=world.steady_since
+    )
     for _ in range(2):
         await sweeper.sweep()
     assert len(restored) == 1

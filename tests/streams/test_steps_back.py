@@ -75,7 +75,9 @@ async def test_what_has_ended_since_then_does_not_expire() -> None:
     def sweeper_now() -> DeadlineSweeper:
         context, ending = world._process(Crasher(), "/control")
         confirmer = cast("ResultConfirmer", Reading())
-        return DeadlineSweeper(context, ending, confirmer, restoring, has_gone_back=watch.has_gone_back)
+        return DeadlineSweeper(
+            context, ending, confirmer, restoring, steady_since=world.steady_since, has_gone_back=watch.has_gone_back
+        )
 
     await sweeper_now().sweep()
     old_state, old_values = deepcopy(world.state), deepcopy(values._values)

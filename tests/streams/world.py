@@ -169,6 +169,8 @@ class World:
     provider: Provider | None = None
     claims: ClaimStore | None = None
     record_own_call: Callable[[Delivery], Awaitable[bool]] | None = None
+    steady_since: Callable[[], float | None] = lambda: 0.0
+    """For the control role: since when the shared state can be believed."""
     is_called_off: Callable[[LLMRequest], bool] = lambda _: False
     """What the lane's process has heard of cancellations."""
     permit: OpenPermit = field(default_factory=OpenPermit)
@@ -313,7 +315,7 @@ class World:
         if self.sweeper is None or self.sweeper[0] is not crasher:
             context, ending = self._process(crasher or Crasher(), "/control")
             confirmer = cast("ResultConfirmer", AllConfirmed())
-            sweeper = DeadlineSweeper(context, ending, confirmer, clock=self.seconds)
+            sweeper = DeadlineSweeper(context, ending, confirmer, clock=self.seconds, steady_since=self.steady_since)
             self.sweeper = crasher, sweeper
         return await self.sweeper[1].sweep()
 
@@ -321,7 +323,9 @@ class World:
         """The control role carries out a command."""
         context, ending = self._process(crasher or Crasher(), "/control")
         consumer = cast("AIOKafkaConsumer", None)
-        return await CommandStage(context, ending, consumer, all_confirmed=self.confirm_all).carry_out(command)
+        return await CommandStage(
+            context, ending, consumer, all_confirmed=self.confirm_all, steady_since=self.steady_since
+        ).carry_out(command)
 
     async def confirm_all(self) -> None:
         """The control role reads all results."""
