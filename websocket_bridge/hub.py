@@ -229,13 +229,14 @@ class Hub:
         """From where on clients that wait need to have Kafka read back to them."""
         return self.resuming.wanted_back([waiting.position for waiting in self._waiting.values()])
 
-    def sweep(self) -> None:
-        """Once a second or so: what time alone brings about."""
+    def sweep(self, clients: Iterable[Client] | None = None) -> None:
+        """What time alone brings about, for some clients or for all. Each wants it every few seconds."""
         now, moment = self._clock(), self._now()
         for lane in self.memory.lanes.forget_silent(now=now):
             self._tell_lane(lane)
-        for client in self.roster:
-            self._look_after(client, now, moment)
+        for client in self.roster if clients is None else clients:
+            if not client.is_ending:
+                self._look_after(client, now, moment)
         self.flush()
 
     def flush(self) -> None:
