@@ -76,7 +76,7 @@ def _run(options: Options, *, is_json: bool) -> int:
     try:
         with (
             Interrupts(lambda: say("stopping everything ...")) as interrupts,
-            stack.start(on_progress=say) as running,
+            stack.start(ephemeral=True, on_progress=say) as running,
             tempfile.TemporaryDirectory(prefix="sluice-fanout-") as folder,
         ):
             settings = Settings(
