@@ -21,6 +21,7 @@ from tests.support.chromium import ARGUMENTS, required_chromium
 pytestmark = [pytest.mark.integration, pytest.mark.browser]
 
 TIMEOUT_MS = 30_000
+ANSWER = "A gate that lets the water through, a little at a time."
 
 
 @asynccontextmanager
@@ -41,14 +42,15 @@ async def page_of(settings: Settings, folder: Path, **system_options: Any) -> As
 
 
 def request(name: str, **metadata: str) -> LLMRequest:
-    return LLMRequest(request_id=name, messages=[Message(role=Role.USER, content="hello")], metadata=metadata)
+    told = {"simulated.answer": ANSWER} | metadata
+    return LLMRequest(request_id=name, messages=[Message(role=Role.USER, content="hello")], stream=True, metadata=told)
 
 
 async def test_who_waits_is_told_its_place_and_the_lane_tells_its_numbers(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
-    """One call of 1.5 s at once and eight requests: the last one's place goes down until it is next, and it is done."""
-    slow = "latency_ms = 1500"
+    """One call of about 1.5 s at once and eight requests: the last one's place goes down until it is next, and it is done."""
+    slow = "first_token_ms = 900\ntokens_per_second = 20"
     async with page_of(stack_settings, tmp_path, provider_options=slow, concurrency=1) as (system, page, url):
         names = [f"waits-{number}" for number in range(8)]
         await page.goto(f"{url}?request_id={','.join(names)}")
@@ -69,6 +71,13 @@ async def test_who_waits_is_told_its_place_and_the_lane_tells_its_numbers(
         await page.keyboard.press("1")
         await expect(note).to_have_text(re.compile(r"(About number [23]|Next) in line, about"), timeout=TIMEOUT_MS)
         await expect(page.locator("#counters [data-state=completed] .number")).to_have_text("8", timeout=TIMEOUT_MS)
+        await page.get_by_role("button", name=names[-1], exact=True).click()
+        steps = ["Queued", "Waiting in the lane", "Attempt 1: simulated", "Completed"]
+        await expect(page.locator("#timeline .label")).to_have_text(steps)
+        await expect(page.locator("#timeline")).to_contain_text("first token after")
+        await expect(page.locator("#facts")).to_contain_text(re.compile(r"Provider's time[1-9]\.\d s of [1-9]\d? s"))
+        await expect(page.locator("#facts")).to_contain_text(re.compile(r"Tokens\d+ in \(0 cached\), \d+ out"))
+        await expect(page.locator("#stream-text")).to_have_text(ANSWER)
 
 
 async def test_a_breaker_that_opens_and_closes_is_a_line_on_the_page(stack_settings: Settings, tmp_path: Path) -> None:
