@@ -48,19 +48,18 @@ class Restored:
 
 async def restore(context: StageContext, confirm: Confirm) -> Restored:
     """Reads ends and cancellations of as long as the store remembers them, and all tasks that are not done."""
-    began = context.now()
-    day_ago = began - timedelta(seconds=DAY_SECONDS)
+    day_ago = context.now() - timedelta(seconds=DAY_SECONDS)
     topics, done = await _undone(context)
     oldest = await _oldest(context, topics, done)
     # Of a task that waits in a lane that was down for days the end may be as old.
-    ends = await _confirm_since(context, confirm, min(oldest, day_ago))
+    ends, read_to = await _confirm_from(context, confirm, min(oldest, day_ago))
     # Before the tasks: whoever adopts one asks for them.
     commands = await _forbid_since(context, day_ago)
     tasks = await _adopt_all(context, topics, done, await _claims_since(context, oldest))
     # What ended while all this was read is not to be taken for alive.
-    ends += await _confirm_since(context, confirm, began - timedelta(seconds=OVERLAP_SECONDS))
+    late, _ = await _confirm_from(context, confirm, read_to)
     await patiently("restored", context.state.restored)
-    return Restored(ends=ends, commands=commands, tasks=tasks)
+    return Restored(ends=ends + late, commands=commands, tasks=tasks)
 
 
 async def _undone(context: StageContext) -> tuple[list[str], dict[TopicPartition, int]]:
@@ -81,12 +80,16 @@ async def _oldest(context: StageContext, topics: list[str], done: Start) -> date
     return min([context.now(), *firsts]) - timedelta(seconds=OVERLAP_SECONDS)
 
 
-async def _confirm_since(context: StageContext, confirm: Confirm, start: datetime) -> int:
+async def _confirm_from(context: StageContext, confirm: Confirm, start: Start) -> tuple[int, dict[TopicPartition, int]]:
+    """Confirms the results from there on. Returns how many there were, and where they ended."""
     count = 0
-    async for records in _records(context, [context.settings.topics.results], start):
-        await confirm(records)
-        count += len(records)
-    return count
+    options, topics = client_options(context.settings), [context.settings.topics.results]
+    async with TopicReader(options, topics, start=start) as reader:
+        ends = await reader.ends()
+        async for records in reader.up_to(ends):
+            await confirm(records)
+            count += len(records)
+    return count, ends
 
 
 async def _forbid_since(context: StageContext, start: datetime) -> int:

@@ -13,7 +13,7 @@ from connectors.kafka.producer import Outgoing, Producer
 from connectors.kafka.reader import TopicReader
 from connectors.kafka.topics_admin import create_topics
 from connectors.settings import Settings
-from connectors.state.base import Claimed, Known
+from connectors.state.base import Claimed, FoundTask, Known
 from connectors.state.memory_store import MemoryStateStore
 from policy import results
 from policy.catalogue import SIMULATED_ONLY
@@ -159,9 +159,25 @@ async def test_what_has_ended_is_not_taken_for_alive(deployment: Deployment) -> 
     task = task_of("r-1")
     await deployment.task(task)
     await deployment.end_of(task, version=3)
-    assert await deployment.restored() == Restored(ends=2, tasks=1)  # the last minute's are read twice
+    assert await deployment.restored() == Restored(ends=1, tasks=1)
     assert (await deployment.known("r-1")).state is State.FAILED
     assert await deployment.state.outstanding() == (0, 0)
+
+
+async def test_what_ends_while_all_is_read_is_not_taken_for_alive(deployment: Deployment) -> None:
+    """Whatever the clock of its worker says: a worker that was cut off from the emptied store publishes it still."""
+    task = task_of("r-1")
+    await deployment.task(task)
+    end = results.end_of(summary_of(task), State.FAILED, version=3, now=NOW)
+    adopt = deployment.state.adopt
+
+    async def ends_meanwhile(found: FoundTask) -> None:
+        await write_at(deployment, deployment.writer.result(end, []), NOW - timedelta(minutes=10))
+        await adopt(found)
+
+    deployment.state.adopt = ends_meanwhile  # type: ignore[method-assign]
+    assert await deployment.restored() == Restored(ends=1, tasks=1)
+    assert (await deployment.known("r-1")).state is State.FAILED
 
 
 async def test_a_claim_that_is_on_record_is_a_call_that_may_have_been_made(deployment: Deployment) -> None:
