@@ -51,7 +51,7 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
     async with AsyncExitStack() as stack:
         context = await stack.enter_async_context(open_context(settings, catalogue))
         # Before the groups are joined: by then it has answered for long enough.
-        steadiness = Steadiness(context.state.outstanding)
+        steadiness = Steadiness(context.state.outstanding, timeout_seconds=settings.redis.timeout_seconds)
         await stack.enter_async_context(background(steadiness.run(), name="steadiness"))
         ending = Ending(context, RecordWriter(context.codec, topics, "/sluice/control"))
         assignments = [_Assignment() for _ in range(3)]

@@ -1,9 +1,8 @@
 """Since when the shared state has answered without interruption. Ends from outside of a lane wait for that.
 
-While it is away lanes end requests by themselves, and in the seconds after its return it does not know of them: a step
-that a lane had sent before still runs into its time-out, then the result is published, then the end is noted. What is
-ended from outside in these seconds may have ended already. So may it after the start of this process, which cannot know
-what was before.
+While it is away lanes end requests by themselves, and in the seconds after its return that is known nowhere else: a step
+that a lane had sent before still runs into its time-out, and then the result is published. What is ended from outside in
+these seconds may have ended already. So may it after the start of this process, which cannot know what was before.
 """
 
 import asyncio
@@ -17,17 +16,27 @@ from streams.own_claims import AWAY_SECONDS
 
 log = structlog.get_logger(__name__)
 
-STEADY_SECONDS = 5.0
-"""A lane's last step times out (2 s), its result is published (2 s under load), and its end is noted within 1 s."""
+PUBLISHED_SECONDS = 2.0
+"""From the time-out of a lane's last step, by when its result is in Kafka. Those are read before anything is ended."""
 ASK_SECONDS = 0.5
 
 
 class Steadiness:
-    """Asks the shared state all the time. `clock` gives seconds, and is never set back."""
+    """Asks the shared state all the time, of which a step takes no more than `timeout_seconds`.
 
-    def __init__(self, ask: Callable[[], Awaitable[object]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    `clock` gives seconds, and is never set back.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[object]],
+        *,
+        timeout_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ask = ask
         self._clock = clock
+        self.steady_seconds = timeout_seconds + PUBLISHED_SECONDS
         self._since: float | None = None
         self._answered_at = 0.0
 
@@ -35,7 +44,7 @@ class Steadiness:
         """Since when it answers, by `clock`. None: not for long enough, or nobody has asked lately."""
         if self._since is None or self._clock() - self._answered_at >= AWAY_SECONDS:
             return None
-        return self._since if self._clock() - self._since >= STEADY_SECONDS else None
+        return self._since if self._clock() - self._since >= self.steady_seconds else None
 
     async def run(self) -> None:
         """Asks until it is cancelled."""

@@ -11,7 +11,7 @@ from schemas.command import Command
 from schemas.vocabulary import State
 from streams import commands, steadiness
 from streams.own_claims import AWAY_SECONDS
-from streams.steadiness import STEADY_SECONDS, Steadiness
+from streams.steadiness import PUBLISHED_SECONDS, Steadiness
 from tests.streams.flow import Flow
 from tests.streams.outage import LEASE_MS, TASK, Outage, away
 from tests.streams.samples import request
@@ -19,6 +19,8 @@ from tests.streams.world import START, World
 
 DEADLINE = START + timedelta(seconds=60)
 STEP_SECONDS = 0.5
+TIMEOUT_SECONDS = 2.0
+STEADY_SECONDS = TIMEOUT_SECONDS + PUBLISHED_SECONDS
 
 
 class Watched:
@@ -27,7 +29,7 @@ class Watched:
     def __init__(self) -> None:
         self.is_away = False
         self.seconds = 1000.0
-        self.steadiness = Steadiness(self._answer, clock=lambda: self.seconds)
+        self.steadiness = Steadiness(self._answer, timeout_seconds=TIMEOUT_SECONDS, clock=lambda: self.seconds)
 
     async def _answer(self) -> None:
         if self.is_away:
@@ -99,7 +101,7 @@ async def test_it_asks_by_itself_and_survives_what_goes_wrong(monkeypatch: pytes
         if failures:
             raise failures.pop()
 
-    watching = asyncio.create_task(Steadiness(ask).run())
+    watching = asyncio.create_task(Steadiness(ask, timeout_seconds=TIMEOUT_SECONDS).run())
     async with asyncio.timeout(10):
         for _ in range(4):
             await asked.acquire()
