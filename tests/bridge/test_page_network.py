@@ -102,3 +102,43 @@ async def test_a_dead_network_is_noticed_and_nothing_of_the_meantime_is_missed_o
         await expect(page).to_have_title("Sluice")
         resumed = [frame for frame in await page.evaluate("frames_seen") if frame["type"] == "resumed"]
     assert [answer["recovered"] for answer in resumed] == [True]
+
+
+async def test_an_event_source_of_a_browser_resumes_by_itself(watched: Watched) -> None:
+    """The fallback for networks that break WebSockets: cut off, it comes back with its last id, and misses nothing."""
+    hub, metrics = live_hub()
+    kafka, page = Kafka(), watched.page
+    kafka.begin(hub)
+    hub.on_status(status_event("req-1", State.PROCESSING, 2, attempt=1), kafka.spot(STATUS))
+    async with serving(hub, metrics) as server:
+        port = server.port
+        await page.goto(f"{server.url}favicon.svg")  # a page of the bridge's own, without its application
+        await page.evaluate(
+            """() => {
+                window.told = [];
+                window.source = new EventSource("/events?request_ids=req-1&deltas=true");
+                source.onmessage = ({ data }) => told.push(JSON.parse(data));
+            }"""
+        )
+        told = await page.evaluate_handle("told")
+
+        async def has_told(kind: str, count: int = 1) -> None:
+            async with asyncio.timeout(30):
+                while (
+                    await told.evaluate("(told, kind) => told.filter(({ type }) => type === kind).length", kind) < count
+                ):
+                    await asyncio.sleep(0.05)
+
+        await has_told("snapshot")
+        hub.on_delta(delta("req-1", 0, "one "), kafka.spot(DELTAS))
+        hub.flush()
+        await has_told("delta")
+    hub.on_delta(delta("req-1", 1, "two "), kafka.spot(DELTAS))
+    hub.on_status(status_event("req-1", State.COMPLETED, 3, attempt=1), kafka.spot(STATUS))
+    async with serving(hub, metrics, port=port):
+        await has_told("status")
+        frames = await told.json_value()
+    (answer,) = [frame for frame in frames if frame["type"] == "resumed"]
+    assert (answer["recovered"], answer["events"]) == (True, 2)
+    assert [frame["text"] for frame in frames if frame["type"] == "delta"] == ["one ", "two "]
+    assert [frame["event"]["state_version"] for frame in frames if frame["type"] == "status"] == [3]
