@@ -1,8 +1,8 @@
 """Since when the shared state has answered without interruption. Ends from outside of a lane wait for that.
 
-While it is away lanes end requests by themselves, and in the seconds after its return that is known nowhere else: a step
-that a lane had sent before still runs into its time-out, and then the result is published. What is ended from outside in
-these seconds may have ended already. So may it after the start of this process, which cannot know what was before.
+While it is away lanes end requests by themselves, and in the seconds after its return nobody else knows of that: a step
+that a lane had sent before still runs into its time-out, and then the result is published. What is ended from outside
+meanwhile may have ended already. So may it after the start of this process, which cannot know what was before.
 """
 
 import asyncio

@@ -282,7 +282,7 @@ class MemoryStateStore:
             request = self._find(ended.request_id)
             if request is not None:
                 # Of one that is taken for alive, an end tells unless it is that of a life before.
-                known_version = request.standing.version if request.state.is_terminal else request.task_version + 1
+                known_version = request.standing.version if request.state.is_terminal else request.task_version
                 is_newer = min(request.standing.version, known_version) > ended.version
                 is_same = request.state.is_terminal and request.standing.version == ended.version
                 is_noted = is_same and request.outcome is None

@@ -19,6 +19,7 @@ from tests.state.steps import (
     counted,
     own,
     requeue,
+    reschedule,
     seen,
     waiting,
 )
@@ -209,3 +210,37 @@ async def test_an_end_in_kafka_ends_what_the_store_takes_for_alive(world: World,
         assert await world.store.settle(lease, State.COMPLETED, b"x") == Settled(State.COMPLETED, 3, None)
         assert (await world.store.renew([lease], lease_ms=LEASE_MS)).lost == (lease,)
     assert await claim(world, version=1) == Settled(State.COMPLETED, 3, None)
+
+
+@pytest.mark.parametrize("is_held", [False, True], ids=["queued", "held"])
+async def test_an_end_of_a_workers_own_ends_what_another_has_moved_on_meanwhile(world: World, *, is_held: bool) -> None:
+    """Both followed the same task: the end has the version that the task for the next call has here."""
+    await admitted(world)
+    lease = (await claimed(world, version=1)).lease
+    assert await reschedule(world, lease, state=State.QUEUED) is None
+    moved = lease.version + 1
+    following = (await claimed(world, version=moved, attempt=2)).lease if is_held else None
+    await world.store.confirm([Ended("r1", State.COMPLETED, own(lease).version + 1)])
+    assert (await seen(world)).state is State.COMPLETED
+    assert await world.store.outstanding() == (0, 0)
+    if following is not None:
+        assert (await world.store.renew([following], lease_ms=LEASE_MS)).lost == (following,)
+        lost = await world.store.settle(following, State.COMPLETED, b"x")
+        assert isinstance(lost, Settled)
+        assert (lost.state, lost.outcome) == (State.COMPLETED, None)
+    assert isinstance(await claim(world, version=moved, attempt=2), Settled)
+
+
+async def test_an_end_of_a_life_before_leaves_the_one_that_was_redriven(world: World) -> None:
+    """Its first task is one version above that end: it is confirmed late, or again."""
+    await admitted(world)
+    await world.store.settle((await claimed(world, version=1)).lease, State.FAILED, b"x")
+    await world.store.admit(arrival(world, origin="redriven", redrive=REDRIVE), ROOMY)
+    for _ in range(2):
+        await world.store.confirm([Ended("r1", State.FAILED, 3)])
+        assert (await seen(world)).state is State.QUEUED
+        lease = (await claimed(world, version=4, attempt=2, token=TOKEN)).lease
+        await world.store.confirm([Ended("r1", State.FAILED, 3)])
+        assert (await world.store.renew([lease], lease_ms=LEASE_MS)).lost == ()
+        await world.store.release(lease, called=False)
+    assert await world.store.outstanding() == (1, SIZE_BYTES)

@@ -19,8 +19,8 @@ for position = 3, #KEYS do
     'task', 'outside', 'deadline')
   local state, version, size_bytes = known[1], tonumber(known[2] or 0), known[7]
   -- Of one that is taken for alive, an end tells unless it is that of a life before: then its task is newer. Its version
-  -- may be higher all the same, where it is from the clock.
-  local is_newer = state and version > end_version and (TERMINAL[state] or tonumber(known[8] or 0) >= end_version)
+  -- may be higher all the same, where it is from the clock, or where two workers went on from the same task.
+  local is_newer = state and version > end_version and (TERMINAL[state] or tonumber(known[8] or 0) > end_version)
   local is_same = TERMINAL[state] and version == end_version
   local is_noted = is_same and redis.call('HEXISTS', request, 'outcome') == 0
   if is_noted and not place then
