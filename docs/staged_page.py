@@ -37,11 +37,11 @@ SECOND_TRY = "Both essays plead for the union. The first one is clearer: its sen
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A state of the page. `keys` are pressed once it is live; `open_id` is opened; `loses_the_bridge` at the end."""
+    """A state of the page. `open_id` is opened; `loses_the_bridge` at the end."""
 
     name: str
     open_id: str = ""
-    keys: tuple[str, ...] = ()
+    view: str = "requests"
     on_a_phone: bool = False
     in_the_dark: bool = False
     loses_the_bridge: bool = False
@@ -51,9 +51,9 @@ STAGES = (
     Stage(name="superseded", open_id="essay-live"),
     Stage(name="timeline", open_id="essay-retried", in_the_dark=True),
     Stage(name="queued", open_id="essay-queued"),
-    Stage(name="lanes", keys=("2",)),
-    Stage(name="lanes-dark", keys=("2",), in_the_dark=True),
-    Stage(name="dead-letters", keys=("3",)),
+    Stage(name="lanes", view="lanes"),
+    Stage(name="lanes-dark", view="lanes", in_the_dark=True),
+    Stage(name="dead-letters", view="letters"),
     Stage(name="stale", loses_the_bridge=True),
     Stage(name="phone", on_a_phone=True),
     Stage(name="phone-request", on_a_phone=True, open_id="essay-retried", in_the_dark=True),
@@ -70,15 +70,14 @@ async def staged(stage: Stage, page: Page) -> AsyncIterator[None]:
     _lanes(hub, now)
     _letters(hub, now)
     async with serving(hub, metrics) as server:
-        await page.goto(f"{server.url}#open={stage.open_id}" if stage.open_id else server.url)
+        opened = f"&open={stage.open_id}" if stage.open_id else ""
+        await page.goto(f"{server.url}#view={stage.view}{opened}")
         await expect(page.get_by_role("status")).to_have_text("Live")
         hub.on_delta(delta("essay-live", 0, FIRST_TRY))
         hub.on_delta(delta("essay-live", 0, SECOND_TRY, attempt=2))
         _breaker_opens(hub, now)
         hub.flush()
         await expect(page.locator("#notice")).to_be_visible()
-        for key in stage.keys:
-            await page.keyboard.press(key)
         if stage.open_id == "essay-live":
             await expect(page.locator("#voided del")).to_be_visible()
         if not stage.loses_the_bridge:
