@@ -345,7 +345,7 @@ class Hub:
 
     def _tell_lane(self, lane: Lane) -> None:
         self._notify(LANES, Notice(PUSH_START + encoded(lane) + PUSH_END, key=f"lane:{lane.provider}"))
-        for place in self.memory.queue.refresh(lane):
+        for place in self.memory.queue.refresh(lane, self.roster.followed_requests):
             followers = self.roster.followers(Subject("request", place.request_id))
             status = self.memory.board.get(place.request_id)
             if not followers or status is None:

@@ -5,6 +5,7 @@ were queued, as far as it remembers them, and the lane's backlog; where the back
 before all of them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from schemas.vocabulary import State
@@ -28,42 +29,53 @@ class QueuePlaces:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._queued: dict[str, dict[str, QueuePlace | None]] = {}
+        self._lanes: dict[str, Lane] = {}
+        """As last reported."""
+        self._before: dict[str, dict[str, int | None]] = {}
+        """Of each lane the queued requests, each with how many were before it at the last report."""
+        self._told: dict[str, QueuePlace] = {}
         self._count = 0
 
     def apply(self, previous: Status | None, status: Status) -> None:
-        if previous is not None and previous.state is State.QUEUED:
-            self._leave(previous)
+        if previous is not None and previous.state is State.QUEUED and previous.provider is not None:
+            self._remove(previous.provider, previous.who.request_id)
         if status.state is State.QUEUED and status.provider is not None:
-            lane = self._queued.setdefault(status.provider, {})
+            lane = self._before.setdefault(status.provider, {})
             if self._count >= self._capacity and lane:
-                del lane[next(iter(lane))]
-                self._count -= 1
+                self._remove(status.provider, next(iter(lane)))
             if self._count < self._capacity:
                 lane[status.who.request_id] = None
                 self._count += 1
 
-    def refresh(self, lane: Lane) -> list[QueuePlace]:
-        """Reckons anew after a lane's report. Returns the places that are others now."""
-        queued = self._queued.get(lane.provider, {})
+    def refresh(self, lane: Lane, followed: Iterable[str]) -> list[QueuePlace]:
+        """Reckons anew after a lane's report. Returns the places of followed requests that are others now."""
+        self._lanes[lane.provider] = lane
+        before = self._before.get(lane.provider, {})
         # What is in flight is PROCESSING for us already, or will be in a moment.
-        unknown_before = max(0, lane.backlog - lane.in_flight - len(queued))
+        unknown_before = max(0, lane.backlog - lane.in_flight - len(before))
+        for rank, request_id in enumerate(before):
+            before[request_id] = unknown_before + rank
         changed = []
-        for rank, (request_id, known) in enumerate(queued.items()):
-            before = unknown_before + rank
-            place = QueuePlace(request_id, lane.provider, before + 1, about_wait_ms(lane, before))
-            if place != known:
+        for request_id in followed:
+            place = self._place(lane.provider, request_id)
+            if place is not None and place != self._told.get(request_id):
+                self._told[request_id] = place
                 changed.append(place)
-        for place in changed:
-            queued[place.request_id] = place
         return changed
 
     def get(self, status: Status) -> QueuePlace | None:
         """Where a request stood at the last report, or None for one that is not queued, or not known."""
-        return self._queued.get(status.provider or "", {}).get(status.who.request_id)
+        return self._place(status.provider or "", status.who.request_id)
 
-    def _leave(self, status: Status) -> None:
-        lane = self._queued.get(status.provider or "", {})
-        if status.who.request_id in lane:
-            del lane[status.who.request_id]
+    def _place(self, provider: str, request_id: str) -> QueuePlace | None:
+        lane, before = self._lanes.get(provider), self._before.get(provider, {}).get(request_id)
+        if lane is None or before is None:
+            return None
+        return QueuePlace(request_id, provider, before + 1, about_wait_ms(lane, before))
+
+    def _remove(self, provider: str, request_id: str) -> None:
+        lane = self._before.get(provider, {})
+        if request_id in lane:
+            del lane[request_id]
+            self._told.pop(request_id, None)
             self._count -= 1

@@ -133,6 +133,11 @@ class Roster:
                 if not followers:
                     del self._followers[subject]
 
+    @property
+    def followed_requests(self) -> Iterator[str]:
+        """Ids of the requests that somebody follows by id."""
+        return (subject.value for subject in self._followers if subject.kind == "request")
+
     def followers(self, subject: Subject) -> Mapping[Client, Options]:
         """Those who follow a subject. Not to be held while somebody may leave."""
         return self._followers.get(subject, _NOBODY)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from schemas.lane_report import LaneReport
 from schemas.vocabulary import BreakerState, FailureCategory, State
+from websocket_bridge.board import Board
 from websocket_bridge.lane_history import REMEMBERED_SECONDS, STEP_SECONDS
 from websocket_bridge.lanes import INTERVALS_UNTIL_GONE, Lanes
+from websocket_bridge.queue_places import QueuePlaces
 
 
 def report(worker: str = "w1", *, at: float = 0.0, **fields: Any) -> LaneReport:
@@ -132,6 +134,42 @@ def test_queue_places_are_told_to_those_who_follow_by_id() -> None:
     late = Listener(hub)
     late.command("subscribe", request_ids=["r2"])
     assert [place["about_position"] for frame in late.read() for place in frame.get("queue", ())] == [2]
+
+
+moves = st.lists(
+    st.tuples(
+        st.sampled_from("abcdefgh"), st.sampled_from([State.QUEUED, State.PROCESSING]), st.sampled_from(["x", "y"])
+    ),
+    max_size=60,
+)
+
+
+@given(moves=moves, capacity=st.integers(1, 6), backlog=st.integers(0, 20))
+def test_places_are_by_the_order_of_queueing_whatever_moves(
+    moves: list[tuple[str, State, str]], capacity: int, backlog: int
+) -> None:
+    """Requests that queue, leave, change lanes and come again: as a list would have it, within the bound."""
+    places, board, line = QueuePlaces(capacity), Board(100), list[tuple[str, str]]()
+    for version, (request_id, state, provider) in enumerate(moves, 1):
+        before = board.get(request_id)
+        status = board.apply(status_event(request_id, state, version, provider=provider))
+        assert status is not None
+        places.apply(before, status)
+        line = [entry for entry in line if entry[0] != request_id]
+        if state is State.QUEUED:
+            if len(line) >= capacity:
+                mine = [entry for entry in line if entry[1] == provider]
+                line = [entry for entry in line if entry not in mine[:1]]
+            if len(line) < capacity:
+                line.append((request_id, provider))
+    for provider in "xy":
+        lane = Lanes().apply(report(backlog=backlog).model_copy(update={"provider": provider}), now=0)
+        assert lane is not None
+        queued = [request_id for request_id, where in line if where == provider]
+        unknown = max(0, backlog - len(queued))
+        told = {place.request_id: place.about_position for place in places.refresh(lane, "abcdefgh")}
+        assert told == {request_id: unknown + rank for rank, request_id in enumerate(queued, 1)}
+        assert places.refresh(lane, "abcdefgh") == []
 
 
 def test_an_open_breaker_promises_no_wait() -> None:
