@@ -68,12 +68,12 @@ class Lanes:
         return [points.of(provider) for provider, points in self._points.items()]
 
     def apply(self, report: LaneReport, *, now: float) -> Lane | None:
-        """The lane after this report, or None for one that is older than the last of its worker, or too many."""
+        """The lane after this report, or None for one that is no newer than the last of its worker, or too many."""
         if report.provider not in self._workers and len(self._workers) >= MAX_LANES:
             return None
         workers = self._workers.setdefault(report.provider, {})
         known = workers.get(report.worker)
-        if known is not None and report.reported_at < known.report.reported_at:
+        if known is not None and report.reported_at <= known.report.reported_at:
             return None
         if known is None and len(workers) >= MAX_WORKERS_PER_LANE:
             return None
