@@ -86,6 +86,8 @@ async def test_a_letter_that_was_redriven_or_purged_says_so_and_counts_as_open_n
         await page.get_by_role("button", name="Open only").click()
         await expect(letters.locator(".id")).to_have_text(["essay-4", "essay-2"])
         await expect(page.locator("#letters-shown")).to_have_text("2 open of 4")
+        await page.reload()
+        await expect(letters.locator(".id")).to_have_text(["essay-4", "essay-2"])
         for offset in (2, 4):
             hub.on_dead_letter_mark(mark(offset, DeadLetterAction.REDRIVEN, "mira@desk"))
         hub.flush()

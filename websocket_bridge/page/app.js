@@ -36,7 +36,7 @@ const counters = new Counters({ onToggle: toggleState });
 const detail = new Detail({ onClose: () => select(null) });
 const table = new RequestTable(byId("requests"), { onSelect: (id) => select(id === detail.id ? null : id), now: bridgeNow });
 const lanes = new Lanes({ onBreaker: tell, now: bridgeNow });
-const letters = new Letters({ onOpen: openLetter });
+const letters = new Letters({ openOnly: view.openOnly, onOpen: openLetter, onChoice: chooseLetters });
 
 // --- what comes
 
@@ -188,6 +188,11 @@ function openLetter(id) {
   show("requests");
   select(id);
   detail.focus();
+}
+
+function chooseLetters(openOnly) {
+  view.openOnly = openOnly;
+  rememberView();
 }
 
 function toggleState(name) {

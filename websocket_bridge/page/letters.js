@@ -71,17 +71,24 @@ export class Letters {
   #isForbidden = false;
   #openOnly = byId("letters-open");
 
-  constructor({ onOpen }) {
+  /** `onOpen(id)`: a letter's request is asked for. `onChoice(openOnly)`: whether handled ones are left out. */
+  constructor({ openOnly, onOpen, onChoice }) {
     this.onOpen = onOpen;
+    this.#choose(openOnly);
     this.#openOnly.addEventListener("click", () => {
-      this.#openOnly.setAttribute("aria-pressed", String(!this.showsOpenOnly));
-      this.#isNew = true;
+      this.#choose(!this.showsOpenOnly);
+      onChoice(this.showsOpenOnly);
       this.render({ visible: true });
     });
   }
 
   get showsOpenOnly() {
     return this.#openOnly.getAttribute("aria-pressed") === "true";
+  }
+
+  #choose(openOnly) {
+    this.#openOnly.setAttribute("aria-pressed", String(openOnly));
+    this.#isNew = true;
   }
 
   /** A letter comes again with each snapshot: it is known by its place in the topic. */

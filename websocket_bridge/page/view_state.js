@@ -19,15 +19,17 @@ export function readView(hash) {
     text: kept.get("filter") ?? "",
     states: new Set((kept.get("states") ?? "").split(",").filter((name) => Object.hasOwn(STATES, name))),
     open: kept.get("open"),
+    openOnly: kept.get("letters") === "open",
   };
 }
 
-export function writeView({ view, text, states, open }) {
+export function writeView({ view, text, states, open, openOnly }) {
   const kept = new URLSearchParams();
   if (view !== "requests") kept.set("view", view);
   if (open !== null) kept.set("open", open);
   if (text) kept.set("filter", text);
   if (states.size > 0) kept.set("states", [...states].join(","));
+  if (openOnly) kept.set("letters", "open");
   const hash = kept.size > 0 ? `#${kept}` : "";
   if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
 }
