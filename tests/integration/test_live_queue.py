@@ -49,7 +49,7 @@ def request(name: str, **metadata: str) -> LLMRequest:
 async def test_who_waits_is_told_its_place_and_the_lane_tells_its_numbers(
     stack_settings: Settings, tmp_path: Path
 ) -> None:
-    """One call of about 1.5 s at once and eight requests: the last one's place goes down until it is next, and it is done."""
+    """One call of about 1.5 s at once, and eight requests: the last one moves up until it is next, and is done."""
     slow = "first_token_ms = 900\ntokens_per_second = 20"
     async with page_of(stack_settings, tmp_path, provider_options=slow, concurrency=1) as (system, page, url):
         names = [f"waits-{number}" for number in range(8)]
