@@ -46,6 +46,7 @@ from streams.ending import Ending, origins_of
 from streams.gating import Permit
 from streams.leases import HeldLease, Interruption, LeaseKeeper
 from streams.moving import Mover, summary_after
+from streams.own_claims import EndsOfOthers
 from streams.patience import patiently
 from streams.provider_call import ProviderCaller
 from streams.records import RecordWriter
@@ -55,6 +56,7 @@ log = structlog.get_logger(__name__)
 MIN_BUSY_SECONDS = 0.05
 MAX_BUSY_SECONDS = 1.0
 """How soon to look again at a request that somebody else holds: its lease may end early, by an end."""
+NOT_KNOWN_MS = 200
 MAX_LOST_CALLS = 3
 """A request that takes its workers down with it may not be called, and paid for, until its deadline."""
 
@@ -110,10 +112,12 @@ class Lane:
         chance: Callable[[], float] = random.random,
         is_called_off: Callable[[LLMRequest], bool] = lambda _: False,
         record_own_call: Callable[[Delivery], Awaitable[bool]] | None = None,
+        ends_of_others: EndsOfOthers | None = None,
     ) -> None:
         """`is_called_off` tells what this process has heard of cancellations, before the shared state does.
 
         `record_own_call` leaves word of a call that the shared state does not know of. False: it is not to be made.
+        `ends_of_others` knows whether a call of which a worker before has left word has ended its request.
         """
         self._context = context
         self._name = name
@@ -125,6 +129,7 @@ class Lane:
         self._chance = chance
         self._is_called_off = is_called_off
         self._record_own_call = record_own_call
+        self._ends_of_others = ends_of_others
         self._writer = RecordWriter(context.codec, context.settings.topics, f"/sluice/lane/{name}")
         self._mover = Mover(context, self._writer)
         self._cut_off: dict[str, list[LostCall]] = {}
@@ -196,6 +201,9 @@ class Lane:
         return None
 
     async def _claim(self, request_id: str, task: TaskRef, delivery: Delivery) -> Claim:
+        others = self._ends_of_others
+        if task.may_have_been_called and others is not None and not others.are_known(delivery.origin):
+            return Busy(NOT_KNOWN_MS)
         claims, token = self._context.claims, uuid4().hex
         claim = await patiently(
             "claim",

@@ -5,13 +5,14 @@ partition has not been with anybody else: its claim needs nobody's consent. One 
 another worker may be calling for it, or may have ended it already.
 
 When Redis is back, the ends made meanwhile are noted there, once they are published. Until then they stand in the
-results topic, where the control role finds them, should this worker die before.
+results topic, where the control role finds them, should this worker die before; whoever gets its records waits for that
+(`EndsOfOthers`).
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -56,6 +57,46 @@ class _OwnEnd:
     @property
     def settled(self) -> Settled:
         return Settled(self.state, self.version, self.outcome)
+
+
+class EndsOfOthers:
+    """What workers before us have ended by claims of their own, and published, the shared state may not know yet."""
+
+    def __init__(self, until_confirmed: Callable[[], Awaitable[None]]) -> None:
+        """`until_confirmed` returns once the shared state knows of every result that stands in Kafka at that time."""
+        self._until_confirmed = until_confirmed
+        self._looking: asyncio.Task[None] | None = None
+        self._begun = 0
+        self._done = 0
+        self._wanted: dict[str, int] = {}
+        """By record, the first look that began after it came."""
+
+    def are_known(self, origin: str) -> bool:
+        """Whether it knows of all that was published before this was first asked for a record. Looks are shared."""
+        number = self._wanted.setdefault(origin, self._begun + 1)
+        if number <= self._done:
+            del self._wanted[origin]
+            return True
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="ends-of-others")
+        return False
+
+    async def _look(self) -> None:
+        self._begun += 1
+        number = self._begun
+        try:
+            await self._until_confirmed()
+        except Exception:  # Kafka is away, most likely; whoever asks again has it looked for again
+            log.exception("ends_of_others_not_known")
+            return
+        # Those who have not asked since the look before have lost their partition.
+        self._wanted = {origin: wanted for origin, wanted in self._wanted.items() if wanted >= self._done}
+        self._done = number
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
 
 
 class OutageClaims(ClaimStore):

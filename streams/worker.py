@@ -6,8 +6,11 @@ give their leases back; commit what is done; leave the group. Another worker goe
 
 import os
 from contextlib import AsyncExitStack
+from functools import partial
 
+from connectors.kafka.client import client_options
 from connectors.kafka.faust_transport import backlog, record_own_call
+from connectors.kafka.groups import until_read
 from connectors.providers.pricing_file import load_prices
 from connectors.providers.recorder import with_recording
 from connectors.providers.registry import PROVIDER_TYPES, build_provider
@@ -26,7 +29,7 @@ from streams.intake import Intake
 from streams.lane import Lane
 from streams.lane_reports import LaneReporter, LaneSources
 from streams.leases import Interruption, LeaseKeeper
-from streams.own_claims import OutageClaims
+from streams.own_claims import EndsOfOthers, OutageClaims
 from streams.pool import Pool
 from streams.process import Stage, background, ending_topics, open_context, run_stage
 from streams.provider_call import ProviderCaller
@@ -91,6 +94,10 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         )
         listener = CancelListener(context, leases)
 
+        confirming = (client_options(settings), settings.control_group("confirm"), topics.results)
+        ends_of_others = EndsOfOthers(partial(until_read, *confirming))
+        stack.push_async_callback(ends_of_others.close)
+
         async def on_record(delivery: Delivery) -> bool:
             place = (delivery.topic, delivery.partition, delivery.offset)
             return stage.app is not None and await record_own_call(stage.app, *place)
@@ -105,6 +112,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
             retry=retry_policy(settings.retry),
             is_called_off=listener.has_called_off,
             record_own_call=on_record,
+            ends_of_others=ends_of_others,
         )
         dispatcher = Dispatcher(
             lane.handle,

@@ -1,15 +1,19 @@
 """What Kafka knows of consumer groups."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from connectors.kafka.reader import partitions_of
+
 COORDINATOR_SECONDS = 20.0
 """A broker that has just started has no coordinator yet, and one that is moving has two."""
+POLL_SECONDS = 0.2
 _MOVING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 
 
@@ -37,3 +41,22 @@ async def committed_offsets(client_options: Mapping[str, Any], group: str) -> di
 async def has_committed(client_options: Mapping[str, Any], group: str) -> bool:
     """Whether the group has ever committed an offset beyond the beginning of a partition."""
     return any(offset > 0 for offset in (await committed_offsets(client_options, group)).values())
+
+
+async def until_read(client_options: Mapping[str, Any], group: str, topic: str) -> None:
+    """Returns once the group has committed all that stands in the topic at present. Raises `KafkaError`."""
+    consumer = AIOKafkaConsumer(**client_options)
+    await consumer.start()
+    try:
+        partitions = await partitions_of(client_options, [topic])
+        ends = await consumer.end_offsets(partitions)
+        starts = await consumer.beginning_offsets(partitions)
+    finally:
+        await consumer.stop()
+    # Of a partition whose records are all deleted by their age nothing may ever have been committed.
+    wanted = {partition: end for partition, end in ends.items() if starts[partition] < end}
+    while True:
+        done = await committed_offsets(client_options, group)
+        if all(done.get(partition, 0) >= end for partition, end in wanted.items()):
+            return
+        await asyncio.sleep(POLL_SECONDS)

@@ -3,12 +3,13 @@
 import asyncio
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from connectors.state.base import Busy, Claimed, Ended, Settled, StateUnavailableError, TaskRef
 from schemas.vocabulary import AttemptOutcome, State
 from streams import own_claims
 from streams.context import Delivery
-from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS
+from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS, EndsOfOthers
 from tests.streams.flow import Flow, assert_sound
 from tests.streams.outage import LEASE_MS, TASK, Outage, away, lane_without_state
 from tests.streams.samples import OVERLOADED, request
@@ -323,3 +324,59 @@ async def test_what_is_known_to_have_ended_is_not_noted_over() -> None:
     assert await world.state.end(known, State.CANCELLED, b"theirs") is None
     await world.state.confirm([Ended("r-1", State.COMPLETED, 1)])
     assert await world.state.claim("r-1", owner="x", lease_ms=1, task=TASK) == Settled(State.CANCELLED, 2, b"theirs")
+
+
+async def test_what_a_dead_worker_has_ended_alone_is_known_before_its_record_is_claimed() -> None:
+    """The state is back, and the control role has not read that result yet: called again, it would end twice."""
+    world = World()
+    await Flow(world).send(request())
+    (task,) = world.written(LANE_TOPIC)
+    outage = Outage(world)
+    world.claims = outage.claims()
+    await away(outage, world.claims)
+    await world.lane(world.redelivery(task, is_surely_new=True))
+    world.claims = None
+    (known,) = await world.state.look(["r-1"])
+    assert known.state is State.QUEUED
+    world.ends_of_others = EndsOfOthers(world.confirm_all)
+    await world.lane(world.redelivery(task, may_have_been_called=True))
+    assert_sound(world)
+    assert world.calls["r-1"] == 1
+
+
+async def test_looks_for_ends_of_others_are_shared_and_none_is_older_than_its_record() -> None:
+    reading = asyncio.Event()
+    looks = 0
+
+    async def until_confirmed() -> None:
+        nonlocal looks
+        looks += 1
+        await reading.wait()
+
+    ends = EndsOfOthers(until_confirmed)
+    assert not ends.are_known("before")
+    await asyncio.sleep(0)  # that look has begun
+    assert not any(ends.are_known(name) for name in ("meanwhile", "meanwhile too", "before"))
+    reading.set()
+    while not ends.are_known("before"):
+        await asyncio.sleep(0)
+    assert not ends.are_known("meanwhile")
+    while not ends.are_known("meanwhile"):
+        await asyncio.sleep(0)
+    assert ends.are_known("meanwhile too")
+    assert looks == 2
+    await ends.close()
+
+
+async def test_a_look_that_failed_is_made_again() -> None:
+    answers = iter([KafkaConnectionError(), None])
+
+    async def until_confirmed() -> None:
+        error = next(answers)
+        if error is not None:
+            raise error
+
+    ends = EndsOfOthers(until_confirmed)
+    while not ends.are_known("r"):
+        await asyncio.sleep(0)
+    assert next(answers, "none left") == "none left"

@@ -35,7 +35,7 @@ from streams.gating import CallOutcome
 from streams.intake import Intake
 from streams.lane import Lane
 from streams.leases import LeaseKeeper
-from streams.own_claims import OutageClaims
+from streams.own_claims import EndsOfOthers, OutageClaims
 from streams.provider_call import ProviderCaller
 from streams.records import RecordWriter
 from streams.restoring import Claims, found_task
@@ -169,6 +169,7 @@ class World:
     provider: Provider | None = None
     claims: ClaimStore | None = None
     record_own_call: Callable[[Delivery], Awaitable[bool]] | None = None
+    ends_of_others: EndsOfOthers | None = None
     steady_since: Callable[[], float | None] = lambda: 0.0
     """For the control role: since when the shared state can be believed."""
     is_called_off: Callable[[LLMRequest], bool] = lambda _: False
@@ -268,6 +269,7 @@ class World:
         """Works on a task until it is done."""
         lane = self.lane_worker(delivery.topic.split(".")[2], crasher)
         while await lane.handle(delivery, self.permit) is not None:
+            await asyncio.sleep(0)
             self.pass_time(LEASE_SECONDS)
 
     def lane_worker(self, name: str, crasher: Crasher | None = None) -> Lane:
@@ -288,6 +290,7 @@ class World:
             retry=self.retry,
             chance=lambda: 0.5,
             record_own_call=self.record_own_call,
+            ends_of_others=self.ends_of_others,
             is_called_off=self.is_called_off,
         )
 

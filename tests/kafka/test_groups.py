@@ -1,0 +1,46 @@
+"""What Kafka tells of consumer groups."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from connectors.kafka.client import client_options
+from connectors.kafka.groups import until_read
+from connectors.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+async def commit(options: dict[str, Any], group: str, topic: str, offsets: dict[int, int]) -> None:
+    consumer = AIOKafkaConsumer(**options, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    partitions = {TopicPartition(topic, number): offset for number, offset in offsets.items()}
+    consumer.assign(list(partitions))
+    await consumer.commit(partitions)
+    await consumer.stop()
+
+
+async def test_a_group_has_read_what_stood_in_the_topic_once_it_has_committed_it(
+    stack_settings: Settings, prefix: str
+) -> None:
+    """Of each partition; what is written later is not waited for."""
+    options, topic, group = client_options(stack_settings), f"{prefix}results", f"{prefix}group"
+    admin = AIOKafkaAdminClient(**options)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 2, 1)])
+    await admin.close()
+    await until_read(options, group, topic)
+    async with AIOKafkaProducer(**options) as producer:
+        for partition in (0, 0, 1):
+            await producer.send_and_wait(topic, b"x", partition=partition)
+        waiting = asyncio.create_task(until_read(options, group, topic))
+        await commit(options, group, topic, {0: 2})
+        done, _ = await asyncio.wait([waiting], timeout=1)
+        assert not done
+        await producer.send_and_wait(topic, b"x", partition=1)
+        await commit(options, group, topic, {1: 1})
+        async with asyncio.timeout(20):
+            await waiting
