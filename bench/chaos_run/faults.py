@@ -18,6 +18,8 @@ Fault = Callable[[ChaosSystem, random.Random], Awaitable[None]]
 CLEAR = Weather()
 QUEUING = Weather(slowness=6)
 """Lanes get more than they can call, so that there is something to do while nothing new comes."""
+RETRYING = Weather(errors=0.3)
+"""Calls fail now and then, so that retries wait for their time while clocks are wrong."""
 QUEUE_SECONDS = 2.0
 
 SMALL_STEPS_SECONDS = (5.0, 20.0, 60.0)
@@ -157,7 +159,8 @@ async def _redis_away_kill_lane(system: ChaosSystem, dice: random.Random) -> Non
 
     Its partitions move while Redis is away, or when it is back: at times the one, at times the other.
     """
-    async with _queue_before_lanes(system):
+    async with _everywhere(system, QUEUING):
+        await asyncio.sleep(QUEUE_SECONDS)
         await _kill_redis(system)
         await asyncio.sleep(AWAY_SECONDS + dice.uniform(0.5, 3))
         system.kill(dice.choice(system.of("lane")))
@@ -168,7 +171,8 @@ async def _redis_away_kill_lane(system: ChaosSystem, dice: random.Random) -> Non
 def _redis_flush_kill(*roles: str) -> Fault:
     async def flush_and_kill(system: ChaosSystem, dice: random.Random) -> None:
         """Redis loses everything, and a process of these roles dies: just before, or while it is read back."""
-        async with _queue_before_lanes(system):
+        async with _everywhere(system, QUEUING):
+            await asyncio.sleep(QUEUE_SECONDS)
             steps = [_redis_flush, _kill(*roles)]
             for step in dice.sample(steps, len(steps)):
                 await step(system, dice)
@@ -178,10 +182,9 @@ def _redis_flush_kill(*roles: str) -> Fault:
 
 
 @asynccontextmanager
-async def _queue_before_lanes(system: ChaosSystem) -> AsyncIterator[None]:
+async def _everywhere(system: ChaosSystem, weather: Weather) -> AsyncIterator[None]:
     for name in PROVIDERS:
-        await system.weather(name, QUEUING)
-    await asyncio.sleep(QUEUE_SECONDS)
+        await system.weather(name, weather)
     try:
         yield
     finally:
@@ -201,7 +204,7 @@ def _wrong_clock(sign: int) -> Fault:
             struck = [dice.choice(struck)]
         # A retry is due by the clock of the lane that asks for it.
         steps = SMALL_STEPS_SECONDS if role == "lane" and sign > 0 else LARGE_STEPS_SECONDS
-        async with system.clocks_wrong(struck, sign * dice.choice(steps)):
+        async with _everywhere(system, RETRYING), system.clocks_wrong(struck, sign * dice.choice(steps)):
             await asyncio.sleep(dice.uniform(1, 3))
             if dice.random() < 0.5:
                 system.kill(dice.choice(system.of(role)))
