@@ -7,7 +7,7 @@ from typing import Protocol
 
 from connectors.kafka.producer import Producer
 from connectors.settings import Settings
-from connectors.state.base import ClaimStore, StateStore
+from connectors.state.store import ClaimStore, StateStore
 from policy.catalogue import Catalogue
 from schemas.codec import Codec
 from schemas.envelope import Header

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import structlog
 
-from connectors.state.base import ClaimStore, Lease, StateUnavailableError
+from connectors.state.base import Lease, StateUnavailableError
+from connectors.state.store import ClaimStore
 from schemas.request import LLMRequest
 
 T = TypeVar("T")

@@ -22,16 +22,15 @@ from connectors.state.base import (
     Busy,
     Claim,
     Claimed,
-    ClaimStore,
     Ended,
     Lease,
     Renewal,
     Rescheduled,
     Settled,
-    StateStore,
     StateUnavailableError,
     TaskRef,
 )
+from connectors.state.store import ClaimStore, StateStore
 from schemas.vocabulary import State
 
 log = structlog.get_logger(__name__)

@@ -21,8 +21,8 @@ from connectors.kafka.record_fetch import RecordFetcher
 from connectors.ops import OpsServer, Readiness
 from connectors.schema_registry import open_codec
 from connectors.settings import Settings
-from connectors.state.base import ClaimStore, StateStore
 from connectors.state.redis_store import RedisStateStore
+from connectors.state.store import ClaimStore, StateStore
 from connectors.stopping import end_process_after, stop_event
 from policy.catalogue import Catalogue
 from schemas.topics import Topics

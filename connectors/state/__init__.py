@@ -1,1 +1,1 @@
-"""Shared state of requests, behind one protocol (`base.StateStore`): in Redis, or in memory for tests."""
+"""Shared state of requests, behind one protocol (`store.StateStore`): in Redis, or in memory for tests."""

@@ -10,6 +10,3 @@ FIRST_LIFE = Redrive(count=0, state_version=0, attempt=0)
 
 CANCEL_GRACE_MS = 10_000
 """By then whoever cancelled a request, or holds it, has ended it; else a sweep does. Also in `lua/cancel.lua`."""
-
-KEPT_IN_KAFKA_MS = 7 * 86_400_000
-"""For how long Kafka keeps tasks (`schemas/topics.py`), and somebody may come with one. Also in `lua/prelude.lua`."""

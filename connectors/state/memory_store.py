@@ -30,10 +30,12 @@ from connectors.state.base import (
     StateUnavailableError,
     TaskRef,
 )
-from connectors.state.defaults import ANY_TASK, CANCEL_GRACE_MS, FIRST_LIFE, KEPT_IN_KAFKA_MS
+from connectors.state.defaults import ANY_TASK, CANCEL_GRACE_MS, FIRST_LIFE
 from connectors.state.ends import ending_step, moving_step
 from connectors.state.memory_cancellations import MemoryCancellations
+from connectors.state.memory_count import MemoryCount
 from connectors.state.memory_request import Hold, MemoryRequest
+from connectors.state.remembering import after_end, is_forgotten, while_alive
 from connectors.state.watermarks import Watermarks
 from policy.lifecycle import Standing, Step
 from schemas.vocabulary import State
@@ -44,7 +46,7 @@ DOUBT_MS = 600_000
 
 
 class MemoryStateStore:
-    """Implements `base.StateStore`. `born_ms`: records older than this are in doubt, as after a loss of all data."""
+    """Implements `store.StateStore`. `born_ms`: records older than this are in doubt, as after a loss of all data."""
 
     def __init__(
         self,
@@ -60,10 +62,7 @@ class MemoryStateStore:
         self._restored_ms = born_ms if is_restored else 0
         self._requests: dict[str, MemoryRequest] = {}
         self._expiries: list[tuple[int, str]] = []
-        self._counted: dict[str, int] = {}
-        """Bytes by id."""
-        self._due: dict[str, int] = {}
-        """Deadline by id, of what is counted."""
+        self._count = MemoryCount()
         self._cancellations = MemoryCancellations()
         self._is_closed = False
         self._last_fence = 0
@@ -83,7 +82,7 @@ class MemoryStateStore:
         version = max(known.standing.version if known else 0, redrive.state_version) + 1
         request = MemoryRequest(
             standing=Standing(State.QUEUED, version),
-            expires_ms=self._while_alive(deadline_ms),
+            expires_ms=while_alive(deadline_ms, self._retention_ms),
             origin=arrival.origin,
             size_bytes=arrival.size_bytes,
             deadline_ms=deadline_ms,
@@ -97,7 +96,7 @@ class MemoryStateStore:
             ),
         )
         self._keep(arrival.request_id, request)
-        self._count(arrival.request_id, arrival.size_bytes, deadline_ms)
+        self._count.add(arrival.request_id, arrival.size_bytes, deadline_ms)
         return Admitted(version, attempt=request.attempt, repeated=request.in_doubt, cancelled=request.is_cancelled)
 
     async def refuse(self, arrival: Arrival, state: State, outcome: bytes, *, version: int = 1) -> Refusal:
@@ -127,7 +126,7 @@ class MemoryStateStore:
         request = self._find(request_id)
         if request is None and not await self.is_restored():
             return Busy(RESTORING_MS)
-        if request is None and task.version > 0 and self._is_forgotten(task.deadline_ms):
+        if request is None and task.version > 0 and is_forgotten(task.deadline_ms, self._retention_ms, self._now_ms()):
             return Stale()
         if request is None or request.is_behind(task.version):
             request = request or MemoryRequest(standing=Standing(State.QUEUED, 0))
@@ -188,7 +187,7 @@ class MemoryStateStore:
         request.fence = lease.fence
         request.outcome = outcome
         self._end(lease.request_id, request)
-        self._uncount(lease.request_id)
+        self._count.remove(lease.request_id)
         return None
 
     async def reschedule(
@@ -198,7 +197,7 @@ class MemoryStateStore:
         request = self._find(lease.request_id)
         if request is None:
             request = MemoryRequest(standing=Standing(State.PROCESSING, lease.version))
-            request.expires_ms = self._while_alive(self._now_ms())
+            request.expires_ms = while_alive(self._now_ms(), self._retention_ms)
             self._keep(lease.request_id, request)
         elif request.standing == Standing(state, lease.version + 1) and request.fence == lease.fence:
             return None
@@ -216,13 +215,13 @@ class MemoryStateStore:
         self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
     ) -> Requeued:
         request = self._find_proved("requeue", request_id)
-        if request is None and self._is_forgotten(deadline_ms):
+        if request is None and is_forgotten(deadline_ms, self._retention_ms, self._now_ms()):
             return Stale()
         if request is None or request.is_behind(task_version):
             request = request or MemoryRequest(standing=Standing(State.RETRY_SCHEDULED, 0))
             request.believe(State.RETRY_SCHEDULED, task_version)
             request.deadline_ms = max(deadline_ms, self._now_ms())
-            request.expires_ms = self._while_alive(request.deadline_ms)
+            request.expires_ms = while_alive(request.deadline_ms, self._retention_ms)
             self._keep(request_id, request)
         elif request.state.is_terminal:
             return request.settled()
@@ -251,28 +250,27 @@ class MemoryStateStore:
         request.size_bytes = request.size_bytes or 0
         self._end(seen.request_id, request, summary=request.summary)
         # Due until it is confirmed: should the caller die now, another one publishes it.
-        self._count(seen.request_id, request.size_bytes, self._now_ms())
+        self._count.add(seen.request_id, request.size_bytes, self._now_ms())
         return None
 
     async def overdue(self, *, limit: int) -> list[str]:
         self._forget_expired()
-        due = sorted((due_ms, request_id) for request_id, due_ms in self._due.items() if due_ms <= self._now_ms())
-        return [request_id for _, request_id in due[:limit]]
+        return self._count.due(self._now_ms())[:limit]
 
     async def look(self, request_ids: Sequence[str]) -> list[Known]:
         found = ((request_id, self._find(request_id)) for request_id in request_ids)
         return [request.known(request_id, self._now_ms()) for request_id, request in found if request is not None]
 
     async def counted(self) -> AsyncIterator[list[str]]:
-        if self._counted:
-            yield list(self._counted)
+        if self._count.ids:
+            yield self._count.ids
 
     async def cancel(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:
             request = self._find(request_id)
             if request is not None and not request.state.is_terminal:
                 request.is_cancelled = True
-                self._due_by(request_id, self._now_ms() + CANCEL_GRACE_MS)
+                self._count.bring_forward(request_id, self._now_ms() + CANCEL_GRACE_MS)
 
     async def forbid(self, cancellation: Cancellation) -> None:
         self._cancellations.note(cancellation, oldest_ms=self._now_ms() - self._retention_ms)
@@ -297,11 +295,11 @@ class MemoryStateStore:
             if request is not None and request.state.is_terminal:
                 kept.expires_ms = request.expires_ms
                 self._keep(ended.request_id, kept)
-            self._uncount(ended.request_id)
+            self._count.remove(ended.request_id)
 
     async def outstanding(self) -> tuple[int, int]:
         self._forget_expired()
-        return len(self._counted), sum(self._counted.values())
+        return self._count.totals
 
     async def adopt(self, task: FoundTask) -> None:
         known, ref = self._find(task.request_id), task.task
@@ -318,13 +316,13 @@ class MemoryStateStore:
                 self._count_again(task.request_id, known, ref)
             known.is_cancelled = known.is_cancelled or is_cancelled
             if known.is_cancelled:
-                self._due_by(task.request_id, self._now_ms())
+                self._count.bring_forward(task.request_id, self._now_ms())
             return
         before = None if is_another_life else known
         version = max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())
         request = MemoryRequest(
             standing=Standing(task.state, version),
-            expires_ms=self._while_alive(deadline_ms),
+            expires_ms=while_alive(deadline_ms, self._retention_ms),
             origin=task.origin,
             size_bytes=ref.size_bytes,
             deadline_ms=deadline_ms,
@@ -338,9 +336,9 @@ class MemoryStateStore:
             is_cancelled=is_cancelled or (before is not None and before.is_cancelled),
         )
         self._keep(task.request_id, request)
-        self._count(task.request_id, ref.size_bytes, deadline_ms)
+        self._count.add(task.request_id, ref.size_bytes, deadline_ms)
         if request.is_cancelled:
-            self._due_by(task.request_id, self._now_ms())
+            self._count.bring_forward(task.request_id, self._now_ms())
 
     async def is_restored(self) -> bool:
         return self._restored_ms == self._born_ms
@@ -365,44 +363,22 @@ class MemoryStateStore:
     def _end(self, request_id: str, request: MemoryRequest, *, summary: bytes = b"") -> None:
         request.hold = None
         request.summary = summary
-        kept_until_ms = min(request.deadline_ms, self._now_ms() + KEPT_IN_KAFKA_MS)
-        request.expires_ms = max(self._now_ms(), kept_until_ms) + self._retention_ms
+        request.expires_ms = after_end(request.deadline_ms, self._retention_ms, self._now_ms())
         self._keep(request_id, request)
 
     def _next_fence(self) -> int:
         self._last_fence = max(self._last_fence + 1, self._now_ms() * 1000)
         return self._last_fence
 
-    def _while_alive(self, deadline_ms: int) -> int:
-        """Until when a request that has not ended is remembered: as long as anybody may come with its task."""
-        return deadline_ms + KEPT_IN_KAFKA_MS + self._retention_ms
-
-    def _is_forgotten(self, task_deadline_ms: int) -> bool:
-        """Whether a request that is not known has ended, and was forgotten since."""
-        return task_deadline_ms + self._retention_ms < self._now_ms()
-
-    def _count(self, request_id: str, size_bytes: int, due_ms: int) -> None:
-        self._counted[request_id] = size_bytes
-        self._due[request_id] = due_ms
-
-    def _due_by(self, request_id: str, at_ms: int) -> None:
-        """Lets sweeps look at a request that is counted no later than this."""
-        if request_id in self._due:
-            self._due[request_id] = min(self._due[request_id], at_ms)
-
     def _count_again(self, request_id: str, request: MemoryRequest, task: TaskRef) -> None:
         """What this store has lost is counted from its task."""
         request.deadline_ms = max(request.deadline_ms, task.deadline_ms, self._now_ms())
-        request.expires_ms = self._while_alive(request.deadline_ms)
+        request.expires_ms = while_alive(request.deadline_ms, self._retention_ms)
         self._keep(request_id, request)
         if request.size_bytes is None and task.version > 0:
             request.size_bytes = task.size_bytes
         if request.size_bytes is not None:
-            self._count(request_id, request.size_bytes, request.deadline_ms)
-
-    def _uncount(self, request_id: str) -> None:
-        self._counted.pop(request_id, None)
-        self._due.pop(request_id, None)
+            self._count.add(request_id, request.size_bytes, request.deadline_ms)
 
     def _keep(self, request_id: str, request: MemoryRequest) -> None:
         self._requests[request_id] = request
@@ -410,7 +386,7 @@ class MemoryStateStore:
 
     def _outlive_lease(self, request_id: str, request: MemoryRequest, until_ms: int) -> None:
         if until_ms > request.deadline_ms:
-            request.expires_ms = self._while_alive(until_ms)
+            request.expires_ms = while_alive(until_ms, self._retention_ms)
             self._keep(request_id, request)
 
     def _forget_expired(self) -> None:
@@ -421,4 +397,4 @@ class MemoryStateStore:
             # An entry of the heap may be older than the last change of its request's expiry.
             if request is not None and request.expires_ms <= now_ms:
                 del self._requests[request_id]
-                self._uncount(request_id)
+                self._count.remove(request_id)

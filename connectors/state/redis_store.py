@@ -73,7 +73,7 @@ async def no_history() -> bool:
 
 
 class RedisStateStore:
-    """Implements `base.StateStore`.
+    """Implements `store.StateStore`.
 
     A request that has ended is remembered for `retention_seconds` from its end or its deadline, whichever is later; one
     that has not, for as long as Kafka has its task.

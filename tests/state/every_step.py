@@ -11,9 +11,9 @@ from connectors.state.base import (
     Limits,
     Moved,
     Renewal,
-    StateStore,
     TaskRef,
 )
+from connectors.state.store import StateStore
 from schemas.vocabulary import State
 
 ROOMY = Limits(max_requests=100_000, max_bytes=1024**3)

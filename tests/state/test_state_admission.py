@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from connectors.state.base import Admitted, Arrival, Claimed, Duplicate, Ended, Full, Limits, Settled
-from connectors.state.defaults import KEPT_IN_KAFKA_MS
 from connectors.state.ends import IllegalEndError
+from connectors.state.remembering import KEPT_IN_KAFKA_MS
 from schemas.vocabulary import State
 from tests.state.worlds import RETENTION_SECONDS, World
 

@@ -4,7 +4,7 @@ import asyncio
 from uuid import uuid4
 
 from connectors.state.base import Admitted, Arrival, Busy, Claimed, Lease, Limits, LostCall, Renewal, Settled
-from connectors.state.defaults import KEPT_IN_KAFKA_MS
+from connectors.state.remembering import KEPT_IN_KAFKA_MS
 from schemas.vocabulary import State
 from tests.state.worlds import RETENTION_SECONDS, RedisWorld, World
 

@@ -4,19 +4,8 @@ import asyncio
 import random
 from collections import Counter
 
-from connectors.state.base import (
-    Admitted,
-    Arrival,
-    Claimed,
-    Ended,
-    Known,
-    Lease,
-    Limits,
-    Moved,
-    Settled,
-    StateStore,
-    TaskRef,
-)
+from connectors.state.base import Admitted, Arrival, Claimed, Ended, Known, Lease, Limits, Moved, Settled, TaskRef
+from connectors.state.store import StateStore
 from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
 from tests.state.worlds import RedisWorld

@@ -12,9 +12,9 @@ from redis.crc import key_slot
 from connectors.settings import RedisSettings
 from connectors.state.base import Arrival, Claimed, Ended, Lease, Limits, Renewal
 from connectors.state.connect import connect
-from connectors.state.defaults import KEPT_IN_KAFKA_MS
 from connectors.state.keys import KeyLayout
 from connectors.state.redis_store import RedisStateStore
+from connectors.state.remembering import KEPT_IN_KAFKA_MS
 from connectors.state.script_runner import Argument, ScriptName, ScriptRunner
 from policy.lifecycle import Standing, Step, possible_steps
 from schemas import LaneTask

@@ -10,11 +10,11 @@ from pydantic import SecretStr
 from redis.asyncio import Redis, RedisCluster
 
 from connectors.settings import RedisSettings
-from connectors.state.base import StateStore
 from connectors.state.connect import connect, disconnect
 from connectors.state.keys import KeyLayout
 from connectors.state.memory_store import MemoryStateStore
 from connectors.state.redis_store import RedisStateStore
+from connectors.state.store import StateStore
 
 RETENTION_SECONDS = 86_400
 
@@ -59,7 +59,7 @@ class MemoryWorld:
     async def lose(self, request_id: str) -> None:
         assert isinstance(self.store, MemoryStateStore)
         del self.store._requests[request_id]
-        self.store._uncount(request_id)
+        self.store._count.remove(request_id)
         self._clock_ms += 1_000
 
     async def flush(self) -> None:

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from connectors.state.base import StateStore, StateUnavailableError, TaskRef
+from connectors.state.base import StateUnavailableError, TaskRef
+from connectors.state.store import StateStore
 from streams.own_claims import AWAY_SECONDS, OutageClaims
 from tests.streams.world import World
 

@@ -14,8 +14,9 @@ from aiokafka.errors import MessageSizeTooLargeError
 from connectors.kafka.producer import Outgoing, Producer
 from connectors.providers.base import Answered, Failed, Provider
 from connectors.settings import Settings
-from connectors.state.base import ClaimStore, Ended, Place, StateStore
+from connectors.state.base import Ended, Place
 from connectors.state.memory_store import MemoryStateStore
+from connectors.state.store import ClaimStore, StateStore
 from policy.catalogue import SIMULATED_ONLY, Catalogue
 from policy.retry import RetryPolicy
 from schemas import Attempt, LaneTask, LLMRequest, LLMResult, StatusEvent
