@@ -9,7 +9,7 @@ import pytest
 from connectors.providers.base import Call
 from connectors.state.base import Claimed
 from schemas.vocabulary import AttemptOutcome, FailureCategory, State
-from tests.streams.cancel_support import BY_ID, SENT, THAT_FIT, cancelled, command
+from tests.streams.cancel_support import BY_ID, SENT, THAT_FIT, cancelled, command, hear_of
 from tests.streams.flow import Flow
 from tests.streams.samples import OVERLOADED, TWO_PROVIDERS
 from tests.streams.world import LEASE_SECONDS, START, World
