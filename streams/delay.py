@@ -131,6 +131,7 @@ class DelayStage:
                 attempt=task.attempt,
                 summary=dump_summary(summary),
                 deadline_ms=int(task.deadline_at.timestamp() * 1000),
+                redrives=task.redrive_count,
             ),
         )
         if isinstance(moved, Settled):

@@ -168,6 +168,7 @@ class Lane:
             attempt=task.attempt,
             size_bytes=len(delivery.value),
             deadline_ms=int(task.deadline_at.timestamp() * 1000),
+            redrives=task.redrive_count,
             may_have_been_called=delivery.may_have_been_called,
             is_doubtful=task.is_repeat or not delivery.is_surely_new,
             is_called_off=self._is_called_off(request),

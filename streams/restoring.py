@@ -144,13 +144,13 @@ def found_task(task: LaneTask, claims: set[int], *, size_bytes: int) -> FoundTas
             attempt=task.attempt,
             size_bytes=size_bytes,
             deadline_ms=int(task.deadline_at.timestamp() * 1000),
+            redrives=task.redrive_count,
         ),
         summary=dump_summary(summary_of(task)),
         origin=f"{task.origin.topic}-{task.origin.partition}-{task.origin.offset}" if task.origin else "",
         tenant_id=task.request.tenant_id,
         correlation_id=task.request.correlation_id or "",
         asked_ms=int(asked_at(task).timestamp() * 1000),
-        redrives=task.redrive_count,
         earlier_calls=len(task.history),
         lost_calls=tuple(
             LostCall(attempt=task.attempt + number, owner="unknown", started_ms=queued_ms) for number in range(calls)

@@ -149,6 +149,7 @@ class Lease:
 class TaskRef:
     """The lane task for which a claim is made: a task that was moved on since, or is newer than the store, shows.
 
+    `redrives`: how often its request was redriven, so that a life before can be told from this one.
     `may_have_been_called`: a worker before may have called for it while the store was away.
 
     For when the store is away: `is_doubtful`, another worker may have had it; `is_called_off`, a cancellation of it was
@@ -159,6 +160,7 @@ class TaskRef:
     attempt: int
     size_bytes: int
     deadline_ms: int
+    redrives: int = 0
     may_have_been_called: bool = False
     is_doubtful: bool = False
     is_called_off: bool = False
@@ -267,7 +269,6 @@ class FoundTask:
     tenant_id: str = ""
     correlation_id: str = ""
     asked_ms: int = FAR_FUTURE_MS
-    redrives: int = 0
     earlier_calls: int = 0
     lost_calls: tuple[LostCall, ...] = ()
 

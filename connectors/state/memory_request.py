@@ -107,23 +107,28 @@ class MemoryRequest:
             return (self.fence or 0) < lease.fence
         return self.state is State.QUEUED or (self.hold is not None and self.hold.until_ms <= now_ms)
 
-    def is_behind(self, task_version: int) -> bool:
-        """Whether a task is newer than all that is known: the store has lost what came between."""
-        return task_version > self.standing.version
+    def is_behind(self, task_version: int, redrives: int) -> bool:
+        """Whether a task is newer than all that is known: the store has lost what came between.
 
-    def is_beyond(self, task_version: int) -> bool:
+        A worker that was alone may have moved on what had ended meanwhile: an end gives way to a later life alone.
+        """
+        return task_version > self.standing.version and (not self.state.is_terminal or redrives > self.redrives)
+
+    def is_beyond(self, task: TaskRef) -> bool:
         """Whether more is known of the request than a task that was found in Kafka tells."""
-        if self.state.is_terminal:
-            return task_version <= self.standing.version
-        return (self.fence or 0) > 0 or not self.in_doubt or task_version <= self.task_version
+        if self.is_behind(task.version, task.redrives):
+            return False
+        is_known = (self.fence or 0) > 0 or not self.in_doubt or task.version <= self.task_version
+        return self.state.is_terminal or is_known
 
     def waits_after(self, task_version: int) -> bool:
         """Whether this task was the last one to be moved on, and nobody has taken up the one that followed."""
         is_waiting = self.state in (State.QUEUED, State.RETRY_SCHEDULED) and self.standing.version == self.task_version
         return is_waiting and self.moved_from == task_version
 
-    def believe(self, state: State, version: int) -> None:
+    def believe(self, state: State, version: int, redrives: int) -> None:
         """Takes a task's word for where the request stands, and forgets what is older."""
+        self.redrives = redrives
         if self.state.is_terminal:
             self.is_cancelled, self.outcome, self.is_outside, self.place = False, None, False, None
         self.standing = Standing(state, max(self.standing.version, version))
@@ -132,7 +137,7 @@ class MemoryRequest:
     def believe_claimed(self, task: TaskRef) -> None:
         if task.may_have_been_called:  # that its history is missing covers such a call
             self.called_alone = task.version
-        self.believe(State.QUEUED, task.version)
+        self.believe(State.QUEUED, task.version, task.redrives)
         self.task_version, self.moved_from = task.version, 0
         self.attempt = max(self.attempt, task.attempt)
 

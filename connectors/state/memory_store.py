@@ -128,7 +128,7 @@ class MemoryStateStore:
             return Busy(RESTORING_MS)
         if request is None and task.version > 0 and is_forgotten(task.deadline_ms, self._retention_ms, self._now_ms()):
             return Stale()
-        if request is None or request.is_behind(task.version):
+        if request is None or request.is_behind(task.version, task.redrives):
             request = request or MemoryRequest(standing=Standing(State.QUEUED, 0))
             request.believe_claimed(task)
         elif (without_lease := request.answer_to(task)) is not None:
@@ -212,14 +212,14 @@ class MemoryStateStore:
         return None
 
     async def requeue(
-        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
+        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int, redrives: int = 0
     ) -> Requeued:
         request = self._find_proved("requeue", request_id)
         if request is None and is_forgotten(deadline_ms, self._retention_ms, self._now_ms()):
             return Stale()
-        if request is None or request.is_behind(task_version):
+        if request is None or request.is_behind(task_version, redrives):
             request = request or MemoryRequest(standing=Standing(State.RETRY_SCHEDULED, 0))
-            request.believe(State.RETRY_SCHEDULED, task_version)
+            request.believe(State.RETRY_SCHEDULED, task_version, redrives)
             request.deadline_ms = max(deadline_ms, self._now_ms())
             request.expires_ms = while_alive(request.deadline_ms, self._retention_ms)
             self._keep(request_id, request)
@@ -305,11 +305,11 @@ class MemoryStateStore:
         known, ref = self._find(task.request_id), task.task
         deadline_ms = max(ref.deadline_ms, self._now_ms())
         # A task of a life before says nothing of this one.
-        is_cancelled = (known is None or known.redrives <= task.redrives) and self._cancellations.forbid(
+        is_cancelled = (known is None or known.redrives <= ref.redrives) and self._cancellations.forbid(
             task.request_id, task.tenant_id, task.correlation_id, asked_ms=task.asked_ms
         )
         is_another_life = known is not None and known.state.is_terminal
-        if known is not None and known.is_beyond(ref.version):
+        if known is not None and known.is_beyond(ref):
             if is_another_life:
                 return
             if known.size_bytes is None:
@@ -329,7 +329,7 @@ class MemoryStateStore:
             fence=0 if task.was_called or (before is not None and before.fence is not None) else None,
             attempt=ref.attempt + len(task.lost_calls),
             lost_calls=list(task.lost_calls),
-            redrives=task.redrives,
+            redrives=ref.redrives,
             task_version=ref.version,
             summary=task.summary,
             in_doubt=True,

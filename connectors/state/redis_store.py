@@ -175,7 +175,7 @@ class RedisStateStore:
         # The client may send a call twice, so each has a token even if its caller has none.
         claim = (owner, token or self._next_token(), lease_ms, self._retention_ms)
         doubt = int(task.may_have_been_called)
-        claimed_task = (task.version, task.attempt, request_id, task.size_bytes, task.deadline_ms, doubt)
+        claimed_task = (task.version, task.attempt, request_id, task.size_bytes, task.deadline_ms, doubt, task.redrives)
         match await self._proved(ScriptName.CLAIM, keys, (*claim, *claimed_task)):
             case [b"claimed", fence, attempt, version, history_missing, lost_calls, cancelled]:
                 return Claimed(
@@ -238,9 +238,9 @@ class RedisStateStore:
         return rescheduled_of(await self._scripts.run(ScriptName.RESCHEDULE, keys, arguments))
 
     async def requeue(
-        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
+        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int, redrives: int = 0
     ) -> Requeued:
-        arguments = (task_version, attempt, summary, deadline_ms, self._retention_ms)
+        arguments = (task_version, attempt, summary, deadline_ms, self._retention_ms, redrives)
         return moved_of(await self._proved(ScriptName.REQUEUE, self._keys.proved_request(request_id), arguments))
 
     async def end(self, seen: Known, state: State, outcome: bytes) -> Settled | None:
@@ -310,7 +310,7 @@ class RedisStateStore:
         lost = json.dumps([[lost.attempt, lost.owner, lost.started_ms] for lost in task.lost_calls])
         calls = (lost if task.lost_calls else "", len(task.lost_calls))
         who = (task.tenant_id, task.correlation_id, task.asked_ms, int(task.was_called))
-        arguments = (*placed, self._retention_ms, task.summary, task.origin, task.redrives, *calls, *who)
+        arguments = (*placed, self._retention_ms, task.summary, task.origin, ref.redrives, *calls, *who)
         await self._scripts.run(ScriptName.ADOPT, self._keys.found_request(task.request_id), arguments)
 
     async def is_restored(self) -> bool:

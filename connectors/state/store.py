@@ -39,7 +39,8 @@ class ClaimStore(Protocol):
         """Takes the lease if nobody has it, and moves the request to PROCESSING.
 
         A lease that ended without an outcome counts as a lost call, and the new attempt's number is one higher.
-        A request that the store does not know, or only knows from before `task`, is created, with `history_missing`.
+        A request that the store does not know, or only knows from before `task`, is created, with `history_missing`;
+        but nothing goes on after an end, unless the task is of a later life.
         `token` is made up by the caller for this one claim (a uuid): when the claim is repeated because its reply
         was lost, the same lease comes back. Without it the claim waits for that lease to end, as a lost call.
         """
@@ -93,7 +94,7 @@ class StateStore(ClaimStore, Protocol):
         ...
 
     async def requeue(
-        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int
+        self, request_id: str, *, task_version: int, attempt: int, summary: bytes, deadline_ms: int, redrives: int = 0
     ) -> Requeued:
         """The wait of task `task_version` is over: QUEUED. `Moved` tells the version of the task to publish."""
         ...

@@ -59,12 +59,15 @@ async def claim(
     attempt: int = 1,
     owner: str = "a",
     token: str | None = None,
+    redrives: int = 0,
 ) -> Claim:
     """For the task of this version, or for whatever task there is."""
     task = None
     if version:
         deadline_ms = world.now_ms() + HOUR_MS
-        task = TaskRef(version=version, attempt=attempt, size_bytes=SIZE_BYTES, deadline_ms=deadline_ms)
+        task = TaskRef(
+            version=version, attempt=attempt, size_bytes=SIZE_BYTES, deadline_ms=deadline_ms, redrives=redrives
+        )
     return await world.store.claim(request_id, owner=owner, lease_ms=LEASE_MS, token=token, task=task)
 
 
@@ -76,8 +79,11 @@ async def claimed(
     attempt: int = 1,
     owner: str = "a",
     token: str | None = None,
+    redrives: int = 0,
 ) -> Claimed:
-    answer = await claim(world, request_id, version=version, attempt=attempt, owner=owner, token=token)
+    answer = await claim(
+        world, request_id, version=version, attempt=attempt, owner=owner, token=token, redrives=redrives
+    )
     assert isinstance(answer, Claimed)
     return answer
 
@@ -100,10 +106,11 @@ def found(
     return FoundTask(
         request_id="r1",
         state=state,
-        task=TaskRef(version=version, attempt=attempt, size_bytes=size_bytes, deadline_ms=deadline_ms),
+        task=TaskRef(
+            version=version, attempt=attempt, size_bytes=size_bytes, deadline_ms=deadline_ms, redrives=redrives
+        ),
         summary=b"found in %d" % version,
         origin=arrival(world).origin,
-        redrives=redrives,
         earlier_calls=earlier_calls,
         lost_calls=tuple(lost),
     )
@@ -130,13 +137,16 @@ async def waiting(world: World, request_id: str = "r1") -> int:
     return lease.version + 1
 
 
-async def requeue(world: World, request_id: str = "r1", *, task_version: int = 3, attempt: int = 2) -> object:
+async def requeue(
+    world: World, request_id: str = "r1", *, task_version: int = 3, attempt: int = 2, redrives: int = 0
+) -> object:
     return await world.store.requeue(
         request_id,
         task_version=task_version,
         attempt=attempt,
         summary=b"waited",
         deadline_ms=world.now_ms() + HOUR_MS,
+        redrives=redrives,
     )
 
 

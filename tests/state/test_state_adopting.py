@@ -201,22 +201,44 @@ async def test_a_task_of_a_later_life_takes_the_place_of_an_end_that_is_still_co
 
 async def test_a_task_that_was_found_changes_nothing_where_more_is_known(world: World) -> None:
     """Let in since, at work, waiting for another try, or at work again after it was found."""
-    newer = found(world, version=9, attempt=5, size_bytes=7)
+    other = found(world, version=1, attempt=5, size_bytes=7)
     await admitted(world)
-    await nothing_changes(world, newer)
+    await nothing_changes(world, other)
     lease = (await claimed(world, version=1)).lease
-    await nothing_changes(world, newer)
+    await nothing_changes(world, other)
     assert await world.store.renew([lease], lease_ms=LEASE_MS) == Renewal()
     assert await reschedule(world, lease) is None
-    await nothing_changes(world, newer)
+    await nothing_changes(world, other)
+    await nothing_changes(world, found(world, version=3, attempt=5, size_bytes=7))
     assert await world.store.outstanding() == (1, SIZE_BYTES)
 
     await world.flush()
     await world.store.adopt(found(world))
     lease = (await claimed(world, version=1)).lease
-    await nothing_changes(world, newer)
+    await nothing_changes(world, found(world, version=9, attempt=5, size_bytes=7))
     assert await world.store.renew([lease], lease_ms=LEASE_MS) == Renewal()
     assert await world.store.outstanding() == (1, SIZE_BYTES)
+
+
+@pytest.mark.parametrize("known", ["queued", "held", "waiting"])
+async def test_a_task_that_is_newer_than_the_store_is_believed_when_it_is_found(world: World, known: str) -> None:
+    """A store that came back with old data: ended by what it knows, the request would go on with the newer task."""
+    await admitted(world)
+    lease = (await claimed(world, version=1)).lease if known != "queued" else None
+    if lease is not None and known == "waiting":
+        assert await reschedule(world, lease) is None
+    newer = found(world, version=9, attempt=3, size_bytes=7, state=State.RETRY_SCHEDULED, earlier_calls=2)
+    for _ in range(2):
+        await world.store.adopt(newer)
+        after = await seen(world)
+        assert (after.state, after.summary, after.in_doubt) == (State.RETRY_SCHEDULED, b"found in 9", True)
+        assert await world.store.outstanding() == (1, 7)
+    if lease is not None:
+        assert (await world.store.renew([lease], lease_ms=LEASE_MS)).lost == (lease,)
+    assert await claim(world, version=1) == Stale()
+    assert await world.store.admit(arrival(world), ROOMY) == Duplicate(State.RETRY_SCHEDULED)
+    assert await world.store.end(after, State.EXPIRED, b"x") is None
+    assert await requeue(world, task_version=9, attempt=3) == Settled(State.EXPIRED, after.version + 1, b"x")
 
 
 async def nothing_changes(world: World, task: FoundTask) -> None:

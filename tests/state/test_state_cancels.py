@@ -237,5 +237,5 @@ async def test_a_task_that_is_newer_than_an_end_does_not_inherit_its_cancellatio
     lease = (await claimed(world, version=1)).lease
     await world.store.cancel(["r1"])
     await world.store.settle(lease, State.FAILED, b"x")
-    assert not (await claimed(world, version=9, attempt=2, token=TOKEN)).cancelled
-    assert not (await claimed(world, version=9, attempt=2, token=TOKEN)).cancelled
+    assert not (await claimed(world, version=9, attempt=2, token=TOKEN, redrives=1)).cancelled
+    assert not (await claimed(world, version=9, attempt=2, token=TOKEN, redrives=1)).cancelled

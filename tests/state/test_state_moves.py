@@ -2,16 +2,20 @@
 
 import pytest
 
-from connectors.state.base import Busy, Lease, LostCall, Moved, Renewal, Settled, Stale
+from connectors.state.base import Busy, Ended, Lease, LostCall, Moved, Renewal, Settled, Stale
 from connectors.state.ends import IllegalEndError
+from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
 from tests.state.steps import (
     LEASE_MS,
+    ROOMY,
     SIZE_BYTES,
     TOKEN,
     admitted,
+    arrival,
     claim,
     claimed,
+    found,
     own,
     requeue,
     reschedule,
@@ -189,36 +193,59 @@ async def test_a_wait_that_the_store_does_not_know_is_believed(world: World) -> 
 
 
 async def test_a_task_that_is_newer_than_the_store_is_believed(world: World) -> None:
-    """A failover lost the last steps: neither the old claim nor the old end stand in the way, and versions go on."""
+    """A failover lost the last steps: no old claim stands in the way, nor the end of a life before. Versions go on."""
     for request_id, is_ended in (("held", False), ("ended", True)):
         await admitted(world, request_id)
         old = (await claimed(world, request_id, version=1)).lease
         if is_ended:
             await world.store.settle(old, State.FAILED, b"x")
-        newer = await claimed(world, request_id, version=9, attempt=4, token=TOKEN)
+        newer = await claimed(world, request_id, version=9, attempt=4, token=TOKEN, redrives=int(is_ended))
         assert newer.history_missing
         assert (newer.lease.attempt, newer.lost_calls) == (4, ())
         assert newer.lease.version > 9
         assert newer.lease.fence > old.fence
-        assert (await claimed(world, request_id, version=9, attempt=4, token=TOKEN)) == newer
+        assert (await claimed(world, request_id, version=9, attempt=4, token=TOKEN, redrives=int(is_ended))) == newer
         assert await claim(world, request_id, version=1) == Stale()
         assert await world.store.renew([old], lease_ms=LEASE_MS) == Renewal(lost=(old,))
     assert await world.store.outstanding() == (2, 2 * SIZE_BYTES)
 
 
 async def test_a_wait_that_is_newer_than_the_store_is_believed(world: World) -> None:
-    """The claim that the store still knows of has lost its right, and so has an end."""
+    """The claim that the store still knows of has lost its right, and so has the end of a life before."""
     for request_id, is_ended in (("held", False), ("ended", True)):
         await admitted(world, request_id)
         old = (await claimed(world, request_id, version=1)).lease
         if is_ended:
             await world.store.settle(old, State.FAILED, b"x")
-        assert await requeue(world, request_id, task_version=9, attempt=4) == Moved(State.QUEUED, 10, b"waited")
+        moved = await requeue(world, request_id, task_version=9, attempt=4, redrives=int(is_ended))
+        assert moved == Moved(State.QUEUED, 10, b"waited")
         assert await world.store.renew([old], lease_ms=LEASE_MS) == Renewal(lost=(old,))
         newer = await claimed(world, request_id, version=10, attempt=4)
         assert newer.history_missing
         assert (newer.lease.attempt, newer.lost_calls) == (4, ())
     assert await world.store.outstanding() == (2, 2 * SIZE_BYTES)
+
+
+@pytest.mark.parametrize("redrives", [0, 1], ids=["first life", "redriven"])
+@pytest.mark.parametrize("is_confirmed", [False, True], ids=["unconfirmed", "confirmed"])
+async def test_nothing_goes_on_after_the_end_of_its_own_life(
+    world: World, redrives: int, *, is_confirmed: bool
+) -> None:
+    """A worker that was alone moved it on, and it was ended from outside before the store could hear of that."""
+    redrive = Redrive(count=1, state_version=0, attempt=0) if redrives else None
+    await world.store.admit(arrival(world, redrive=redrive), ROOMY)
+    known = await seen(world)
+    assert await world.store.end(known, State.CANCELLED, b"x") is None
+    if is_confirmed:
+        await world.store.confirm([Ended("r1", State.CANCELLED, known.version + 1)])
+    end = Settled(State.CANCELLED, known.version + 1, None if is_confirmed else b"x")
+    assert await requeue(world, redrives=redrives) == end
+    assert await claim(world, version=4, attempt=2, redrives=redrives) == end
+    await world.store.adopt(found(world, version=4, attempt=2, redrives=redrives))
+    assert await claim(world, version=4, attempt=2, redrives=redrives) == end
+    later = await claimed(world, version=4, attempt=2, redrives=redrives + 1)
+    assert later.history_missing
+    assert await claim(world, version=3, redrives=redrives) == Stale()
 
 
 async def test_a_task_is_busy_while_another_delivery_of_it_is_worked_on(world: World) -> None:

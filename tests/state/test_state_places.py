@@ -81,7 +81,7 @@ async def test_another_life_has_no_place(world: World) -> None:
     await world.store.confirm([Ended("r1", State.FAILED, 3, PLACE), Ended("r2", State.FAILED, 3, PLACE)])
     redriven = arrival(world, redrive=Redrive(count=1, state_version=3, attempt=1))
     await world.store.admit(redriven, ROOMY)
-    leases = [(await claimed(world, name, version=4, attempt=2)).lease for name in ("r1", "r2")]
+    leases = [(await claimed(world, name, version=4, attempt=2, redrives=1)).lease for name in ("r1", "r2")]
     for lease in leases:
         assert await world.store.settle(lease, State.FAILED, b"again") is None
         end = Settled(State.FAILED, lease.version + 1, b"again")

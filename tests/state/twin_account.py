@@ -25,6 +25,7 @@ class Task:
     attempt: int
     size_bytes: int
     deadline_at: int
+    redrives: int = 0
 
 
 class TwinAccount:

@@ -74,7 +74,7 @@ class Twins(TwinAccount):
         if answers[0].cancelled:
             self.cancelled.add(request_id)
         versions = answers[0].version, answers[1].version
-        self.tasks.append(Task(request_id, versions, answers[0].attempt, self.sizes[request_id], deadline_at))
+        self.tasks.append(Task(request_id, versions, answers[0].attempt, self.sizes[request_id], deadline_at, redrives))
 
     def refuse(self, chance: Random) -> None:
         request_id, origin, redrives = chance.choice(IDS), chance.choice(ORIGINS), chance.randint(0, 2)
@@ -131,6 +131,7 @@ class Twins(TwinAccount):
                 attempt=task.attempt,
                 size_bytes=task.size_bytes,
                 deadline_ms=self._deadline_ms(world, task.deadline_at),
+                redrives=task.redrives,
             )  # fmt: skip
 
         answers = self.both(
@@ -222,6 +223,7 @@ class Twins(TwinAccount):
                 attempt=task.attempt,
                 summary=b"waited",
                 deadline_ms=self._deadline_ms(world, task.deadline_at),
+                redrives=task.redrives,
             ),
             chance,
         )
@@ -321,7 +323,7 @@ class Twins(TwinAccount):
             return
         task, state = chance.choice(self.tasks[-RECENT:]), chance.choice([State.QUEUED, State.RETRY_SCHEDULED])
         request_id, size_bytes, origin = task.request_id, chance.randint(0, 300), chance.choice(ORIGINS)
-        redrives, summary = chance.randint(0, 1), f"found {self.names}".encode()
+        redrives, summary = task.redrives, f"found {self.names}".encode()
         tenant, earlier_calls, age = chance.choice(TENANTS), chance.randint(0, 1), chance.randint(0, 3)
         before = self._known(request_id)
 
@@ -331,6 +333,7 @@ class Twins(TwinAccount):
                 attempt=task.attempt,
                 size_bytes=size_bytes,
                 deadline_ms=self._deadline_ms(world, task.deadline_at),
+                redrives=redrives,
             )
             return FoundTask(
                 request_id=request_id,
@@ -340,7 +343,6 @@ class Twins(TwinAccount):
                 origin=f"{origin}-{redrives}",
                 tenant_id=tenant,
                 asked_ms=self.began_ms[index] + self.moment - age,
-                redrives=redrives,
                 earlier_calls=earlier_calls,
             )
 
@@ -360,7 +362,7 @@ class Twins(TwinAccount):
         assert known.version > max(task.versions[0], before.version if before else 0)
         if before is None or before.state.is_terminal:
             self._begins(request_id)
-        else:
+        elif task.versions[0] <= before.version:
             assert before.in_doubt
             assert before.running is None
         self.sizes[request_id] = self.counted[request_id] = size_bytes

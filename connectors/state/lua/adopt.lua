@@ -32,9 +32,9 @@ end
 
 local known = redis.call('HMGET', request, 'state', 'version', 'task', 'fence', 'doubt', 'cancel', 'size', 'redrives')
 local version, known_task, fence, cancel = tonumber(known[2] or 0), tonumber(known[3] or 0), known[4], known[6]
+local ahead = is_ahead(TERMINAL[known[1]], version, known[8], task_version, tonumber(redrives))
 if TERMINAL[known[1]] then
-  -- Of another life, if the task is newer than that end.
-  if task_version <= version then
+  if not ahead then
     return
   end
   fence, cancel = false, false
@@ -46,7 +46,7 @@ if is_of_this_life and forbidden(cancels, request_id, ARGV[13], ARGV[14], tonumb
 end
 
 local was_claimed = tonumber(fence or 0) > 0
-if known[1] and not TERMINAL[known[1]] and (was_claimed or not known[5] or task_version <= known_task) then
+if known[1] and not ahead and (was_claimed or not known[5] or task_version <= known_task) then
   -- More is known of it than the task tells, but perhaps not that it counts, or that it was called off.
   if not known[7] then
     redis.call('HSET', request, 'size', size_bytes, 'deadline', deadline_ms)

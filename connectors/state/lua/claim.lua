@@ -3,7 +3,7 @@
 -- KEYS  request hash, load hash, deadlines set, birth of this store, birth up to which ends were read back
 -- ARGV  1 owner, 2 token of this claim, 3 length of the lease, 4 retention, both in ms; of the task that is claimed:
 --       5 version (0: any), 6 number of its next call, 7 request id, 8 size in bytes, 9 deadline in ms,
---       10 whether a worker before may have called for it while this store was away
+--       10 whether a worker before may have called for it while this store was away, 11 how often it was redriven
 -- Gives {'claimed', fence, attempt, version, history missing, lost calls as JSON or '', cancelled}
 --       or {'busy', retry after ms} or {'settled', state, version, outcome, place}
 --       or {'moved', state, version, summary} or {'stale'} or {'unborn'} or {'restoring'}
@@ -12,7 +12,7 @@ local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
 local owner, token, lease_ms, retention_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local task_version, task_attempt = tonumber(ARGV[5]), tonumber(ARGV[6])
 local request_id, task_bytes, task_deadline_ms = ARGV[7], ARGV[8], tonumber(ARGV[9])
-local may_have_been_called = ARGV[10] == '1'
+local may_have_been_called, redrives = ARGV[10] == '1', tonumber(ARGV[11])
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
@@ -21,7 +21,7 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local until_ms = now_ms + lease_ms
 
 local known = redis.call('HMGET', request, 'state', 'version', 'fence', 'attempt', 'doubt', 'deadline',
-  'owner', 'token', 'started', 'until', 'lost', 'task', 'moved', 'cancel', 'size')
+  'owner', 'token', 'started', 'until', 'lost', 'task', 'moved', 'cancel', 'size', 'redrives')
 local state, version, fence = known[1], tonumber(known[2] or 0), tonumber(known[3] or 0)
 local attempt, doubt, deadline_ms = tonumber(known[4] or 1), known[5], tonumber(known[6] or 0)
 local held_by, held_token, started_ms, held_until_ms = known[7], known[8], tonumber(known[9]), tonumber(known[10])
@@ -37,8 +37,7 @@ if not state then
     return {'stale'}
   end
 end
--- A task that is newer than all that is known: the store has lost what came between, or all, and believes the task.
-local ahead = not state or task_version > version
+local ahead = not state or is_ahead(TERMINAL[state], version, known[16], task_version, redrives)
 if TERMINAL[state] and not ahead then
   return settled(request, state, version)
 end
@@ -100,7 +99,7 @@ if ahead then
   end
   version, attempt, doubt, lost = math.max(version, task_version), math.max(attempt, task_attempt), '1', ''
   redis.call('HDEL', request, 'lost', 'moved')
-  redis.call('HSET', request, 'doubt', 1, 'task', task_version)
+  redis.call('HSET', request, 'doubt', 1, 'task', task_version, 'redrives', redrives)
 end
 if doubt or not size_bytes then
   -- What this store has lost is counted again.

@@ -51,6 +51,12 @@ local function forbidden(cancels, request_id, tenant, correlation, sent_ms)
   return false
 end
 
+-- Whether a task is newer than all that is known: the store has lost what came between, or all, and believes the task.
+-- A worker that was alone may have moved on what had ended meanwhile: an end gives way to a later life alone.
+local function is_ahead(is_terminal, version, known_redrives, task_version, task_redrives)
+  return task_version > version and (not is_terminal or task_redrives > tonumber(known_redrives or 0))
+end
+
 -- The fence of whoever comes next. From the clock as well, in microseconds: a lease of a life that this store has lost
 -- must not pass for one of this.
 local function next_fence(fence, time)

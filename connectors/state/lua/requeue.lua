@@ -1,20 +1,21 @@
 -- Moves a request whose wait is over from RETRY_SCHEDULED to QUEUED.
 --
 -- KEYS  request hash, birth of this store, birth up to which ends were read back
--- ARGV  1 version of the task that waited, 2 number of its next call, 3 summary, 4 deadline, 5 retention, both in ms
+-- ARGV  1 version of the task that waited, 2 number of its next call, 3 summary, 4 deadline, 5 retention, both in ms;
+--       6 how often it was redriven
 -- Gives {'moved', state, version, summary} or {'stale'} or {'settled', state, version, outcome, place}
 --       or {'unborn'} or {'restoring'}
 
 local request = KEYS[1]
 local task_version, task_attempt, summary = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local deadline_ms, retention_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
+local deadline_ms, retention_ms, redrives = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local known = redis.call('HMGET', request, 'state', 'version', 'task', 'moved')
+local known = redis.call('HMGET', request, 'state', 'version', 'task', 'moved', 'redrives')
 local state, version = known[1], tonumber(known[2] or 0)
 local known_task, moved = tonumber(known[3] or 0), tonumber(known[4] or 0)
 
@@ -27,7 +28,7 @@ if not state then
     return {'stale'}
   end
 end
-local ahead = task_version > version
+local ahead = is_ahead(TERMINAL[state], version, known[5], task_version, redrives)
 if TERMINAL[state] and not ahead then
   return settled(request, state, version)
 end
@@ -40,13 +41,13 @@ if not ahead then
     return {'stale'}
   end
 else
-  -- The store has lost what came between, or all, and believes the task. Its claim will count it again.
+  -- Its claim will count it again.
   deadline_ms = math.max(deadline_ms, now_ms)
   redis.call('HDEL', request, 'owner', 'token', 'started', 'until', 'lost', 'outcome', 'outside', 'place')
   if TERMINAL[state] then
     redis.call('HDEL', request, 'cancel')
   end
-  redis.call('HSET', request, 'doubt', 1, 'deadline', deadline_ms)
+  redis.call('HSET', request, 'doubt', 1, 'deadline', deadline_ms, 'redrives', redrives)
   redis.call('PEXPIREAT', request, while_alive(deadline_ms, retention_ms))
 end
 
