@@ -1,7 +1,6 @@
 """Cancellations: `CommandStage` ends what nobody holds, `CancelListener` ends the calls of its own process."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -14,7 +13,7 @@ from connectors.kafka.client import client_options
 from connectors.kafka.group_consumer import commit_positions
 from connectors.kafka.reader import TopicReader
 from connectors.state.base import Cancellation, Known
-from policy.cancelling import as_written, concerns
+from policy.cancelling import Cancellations, as_written, concerns
 from policy.failures import problem
 from policy.summary import Identity, Summary, asked_at, identity, load_summary
 from schemas.attempt import Problem
@@ -36,7 +35,7 @@ STEADY_POLL_SECONDS = 0.1
 MAX_AT_ONCE = 1_000
 AFTER_ERROR_SECONDS = 1.0
 HEARD_OF = timedelta(hours=1)
-MAX_HEARD = 1_000
+MAX_HEARD = 10_000
 """Commands that a process knows of: of the last hour when it starts, the newest."""
 
 
@@ -126,12 +125,11 @@ class CancelListener:
     def __init__(self, context: StageContext, leases: LeaseKeeper) -> None:
         self._context = context
         self._leases = leases
-        self._heard: deque[Command] = deque(maxlen=MAX_HEARD)
+        self._heard = Cancellations(most=MAX_HEARD)
 
     def has_called_off(self, request: LLMRequest) -> bool:
         """Whether a cancellation of this request was heard of."""
-        who = identity(request)
-        return any(concerns(command, who, submitted_at=request.submitted_at) for command in self._heard)
+        return self._heard.concern(identity(request), submitted_at=request.submitted_at)
 
     async def run(self) -> None:
         """Listens until it is cancelled. Without Kafka it tries again, and the leases do."""
@@ -149,7 +147,7 @@ class CancelListener:
     async def _hear(self, record: ConsumerRecord) -> None:
         command = await read_command(self._context.codec, record)
         if command is not None:
-            self._heard.append(command)
+            self._heard.note(command)
             self._leases.cancel(lambda request: concerns(command, identity(request), submitted_at=request.submitted_at))
 
 

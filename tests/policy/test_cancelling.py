@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.cancelling import CLOCKS_DIFFER, as_written, concerns
+from policy.cancelling import CLOCKS_DIFFER, Cancellations, as_written, concerns
 from policy.catalogue import Catalogue, ProviderEntry
 from policy.routing import route
 from policy.summary import Identity
@@ -63,6 +63,38 @@ def test_a_command_is_issued_no_later_than_its_record_allows(seconds: float) -> 
     believed = as_written(sent, NOW)
     assert believed.issued_at == min(sent.issued_at, NOW + CLOCKS_DIFFER)
     assert believed == sent or seconds > CLOCKS_DIFFER.total_seconds()
+
+
+requests = st.builds(Identity, request_id=names, tenant_id=names, correlation_id=some_names)
+moments = st.integers(-2, 2).map(lambda seconds: NOW + timedelta(seconds=seconds))
+commands = (
+    st.tuples(some_names, some_names, some_names, moments)
+    .filter(lambda made: any(made[:3]))
+    .map(
+        lambda made: Command(
+            command_id="c", request_id=made[0], tenant_id=made[1], correlation_id=made[2], issued_at=made[3]
+        )
+    )
+)
+
+
+@given(st.lists(commands, max_size=8), requests, st.none() | moments)
+def test_many_commands_concern_what_one_of_them_does(
+    heard: list[Command], who: Identity, submitted_at: datetime | None
+) -> None:
+    cancellations = Cancellations(most=100)
+    for command in heard:
+        cancellations.note(command)
+    expected = any(concerns(command, who, submitted_at=submitted_at) for command in heard)
+    assert cancellations.concern(who, submitted_at=submitted_at) is expected
+
+
+def test_of_more_commands_than_are_kept_the_newest_are() -> None:
+    cancellations = Cancellations(most=2)
+    for request_id in ("r-1", "r-2", "r-1", "r-3"):
+        cancellations.note(Command(command_id="c", issued_at=NOW, request_id=request_id))
+    kept = [cancellations.concern(Identity(request_id=f"r-{n}"), submitted_at=NOW) for n in (1, 2, 3)]
+    assert kept == [True, False, True]
 
 
 def test_a_command_that_names_nothing_is_none() -> None:
