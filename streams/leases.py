@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import StrEnum, auto
 from typing import TypeVar
 
@@ -75,6 +75,7 @@ class LeaseKeeper:
         self._interval_seconds = lease_seconds / RENEWALS_PER_LEASE
         self._held: dict[tuple[str, int], HeldLease] = {}
         self._task: asyncio.Task[None] | None = None
+        self._soon = asyncio.Event()
         self.is_closing = False
 
     @property
@@ -83,6 +84,10 @@ class LeaseKeeper:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._renew_forever(), name="lease-keeper")
+
+    def renew_soon(self) -> None:
+        """Without waiting for the next time."""
+        self._soon.set()
 
     async def close(self) -> None:
         if self._task is not None:
@@ -118,7 +123,10 @@ class LeaseKeeper:
 
     async def _renew_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._interval_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_seconds):
+                    await self._soon.wait()
+            self._soon.clear()
             leases = [held.lease for held in self._held.values()]
             if not leases:
                 continue

@@ -120,6 +120,8 @@ class OutageClaims(ClaimStore):
         self._unnoted: dict[str, _OwnEnd] = {}
         """Those of them that the shared state does not know."""
         self._noting: asyncio.Task[None] | None = None
+        self.on_back: Callable[[], None] = lambda: None
+        """Hears that it answers again after claims of our own: until it knows of them, others may end what we call."""
 
     @property
     def is_away(self) -> bool:
@@ -141,14 +143,14 @@ class OutageClaims(ClaimStore):
         unnoted = self._unnoted.get(request_id)
         if unnoted is not None and task is not None and unnoted.version > task.version:
             return unnoted.settled
-        own = self._own_claim(request_id, task) if self._passes_by() else None
+        own = self._own_claim(request_id, task, owner) if self._passes_by() else None
         if own is not None:
             return own
         try:
             claim = await self._shared.claim(request_id, owner=owner, lease_ms=lease_ms, token=token, task=task)
         except StateUnavailableError:
             self._note_away()
-            own = self._own_claim(request_id, task)
+            own = self._own_claim(request_id, task, owner)
             if own is None and self.is_away:
                 # It has to wait for the store; its slot and its permit need not.
                 return Busy(WAIT_MS)
@@ -172,7 +174,7 @@ class OutageClaims(ClaimStore):
         if ended is not None:
             ended.outcome = None
 
-    def _own_claim(self, request_id: str, task: TaskRef | None) -> Claim | None:
+    def _own_claim(self, request_id: str, task: TaskRef | None, owner: str) -> Claim | None:
         if not self.is_away or task is None or len(self._unnoted) >= MAX_UNNOTED_ENDS:
             return None
         ended = self._ended.get(request_id)
@@ -190,19 +192,20 @@ class OutageClaims(ClaimStore):
             attempt=task.attempt,
             version=task.version + 1,
             is_own=True,
+            owner=owner,
         )
         return Claimed(lease=lease)
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
-        shared = [lease for lease in leases if not lease.is_own]
-        if not shared:
+        """Those of our own too: once it is back they become known there, or are lost to whoever came before."""
+        if self._away_since is not None and all(lease.is_own for lease in leases):
             return Renewal()
-        renewal = await self._shared.renew(shared, lease_ms=lease_ms)
+        renewal = await self._shared.renew(leases, lease_ms=lease_ms)
         self._note_back()
         return renewal
 
     async def release(self, lease: Lease, *, called: bool) -> None:
-        if not lease.is_own:
+        if not lease.is_own or self._away_since is None:
             await self._shared.release(lease, called=called)
 
     async def settle(self, lease: Lease, state: State, outcome: bytes) -> Settled | None:
@@ -261,7 +264,9 @@ class OutageClaims(ClaimStore):
 
     def _note_back(self) -> None:
         """It answers: whoever did not get through before asks it again."""
-        self._away_since = None
+        was_away, self._away_since = self.is_away, None
+        if was_away:
+            self.on_back()
 
     async def _note_forever(self) -> None:
         while True:

@@ -76,6 +76,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         claims.start()
         stack.push_async_callback(claims.close)
         leases = LeaseKeeper(claims, lease_seconds=settings.worker.lease_seconds)
+        claims.on_back = leases.renew_soon
         leases.start()
         stack.push_async_callback(leases.close)
         shared = SharedGate(provider_name, catalogue, _shared_values(settings, stack), worker=context.worker)

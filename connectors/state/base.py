@@ -1,6 +1,6 @@
 """What is said to the shared state, and what it answers. The steps themselves stand in `store`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from schemas.dead_letter_headers import Redrive
@@ -143,6 +143,7 @@ class Lease:
     attempt: int
     version: int
     is_own: bool = False
+    owner: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -168,6 +168,12 @@ class MemoryRequest:
         self.step(Step.RECLAIM if reclaimed else Step.CLAIM)
         self.hold, self.fence = hold, fence
 
+    def take_up(self, lease: Lease, now_ms: int) -> None:
+        """A lease that this store has not given, or has lost, becomes known."""
+        self.hold = Hold(owner=lease.owner, token=None, started_ms=now_ms, until_ms=now_ms)
+        self.standing = Standing(State.PROCESSING, lease.version)
+        self.fence, self.attempt = lease.fence, lease.attempt
+
     def move(self, step: Step, *, task_version: int, next_attempt: int, summary: bytes) -> None:
         """Makes the next task of the request; the one before it is `task_version`."""
         self.step(step)
@@ -177,7 +183,13 @@ class MemoryRequest:
     def claimed(self, request_id: str) -> Claimed:
         version = self.standing.version
         return Claimed(
-            lease=Lease(request_id=request_id, fence=self.fence or 0, attempt=self.attempt, version=version),
+            lease=Lease(
+                request_id=request_id,
+                fence=self.fence or 0,
+                attempt=self.attempt,
+                version=version,
+                owner=self.hold.owner if self.hold else "",
+            ),
             lost_calls=tuple(self.lost_calls),
             history_missing=self.in_doubt,
             cancelled=self.is_cancelled,

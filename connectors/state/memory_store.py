@@ -152,12 +152,15 @@ class MemoryStateStore:
         lost, cancelled = [], []
         for lease in leases:
             request = self._find(lease.request_id)
+            stands = request.is_free_for(lease, self._now_ms()) if request else lease.is_own
+            if request is not None and stands and request.hold is None:
+                request.take_up(lease, self._now_ms())
             if request is not None and request.hold is not None and request.is_held_by(lease):
                 request.hold.until_ms = until_ms
                 self._outlive_lease(lease.request_id, request, until_ms)
                 if request.is_cancelled:
                     cancelled.append(lease)
-            elif request is None or lease.is_own or not request.is_free_for(lease, self._now_ms()):
+            elif not stands:
                 lost.append(lease)
         return Renewal(lost=tuple(lost), cancelled=tuple(cancelled))
 

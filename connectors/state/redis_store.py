@@ -179,7 +179,7 @@ class RedisStateStore:
         match await self._proved(ScriptName.CLAIM, keys, (*claim, *claimed_task)):
             case [b"claimed", fence, attempt, version, history_missing, lost_calls, cancelled]:
                 return Claimed(
-                    lease=Lease(request_id=request_id, fence=fence, attempt=attempt, version=version),
+                    lease=Lease(request_id=request_id, fence=fence, attempt=attempt, version=version, owner=owner),
                     lost_calls=lost_calls_of(lost_calls),
                     history_missing=bool(history_missing),
                     cancelled=bool(cancelled),
@@ -194,9 +194,12 @@ class RedisStateStore:
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
         async def renew_group(group: list[Lease]) -> Renewal:
             keys = [self._keys.request(lease.request_id) for lease in group]
-            versions = (lease.version for lease in group)
-            arguments = (lease_ms, self._retention_ms, *(lease.fence for lease in group), *versions)
-            lost, cancelled = await self._scripts.run(ScriptName.RENEW, keys, arguments)
+            told = (
+                part
+                for lease in group
+                for part in (lease.fence, lease.version, lease.attempt, lease.owner, int(lease.is_own))
+            )
+            lost, cancelled = await self._scripts.run(ScriptName.RENEW, keys, (lease_ms, self._retention_ms, *told))
             return Renewal(
                 lost=tuple(group[position - 1] for position in lost),
                 cancelled=tuple(group[position - 1] for position in cancelled),

@@ -47,7 +47,11 @@ class ClaimStore(Protocol):
         ...
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Renewal:
-        """Prolongs leases. Lost are those that went to another claim, to an end, or were given back."""
+        """Prolongs leases. Lost are those that went to another claim, to an end, or were given back.
+
+        One that the store does not know, and that stands as in `settle`, becomes known: a worker's own, or one that a
+        store has lost.
+        """
         ...
 
     async def release(self, lease: Lease, *, called: bool) -> None:

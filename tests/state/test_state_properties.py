@@ -12,7 +12,7 @@ from tests.state.twins import Twins
 from tests.state.worlds import MemoryWorld, RedisWorld
 
 WEIGHTS = {
-    "admit": 6, "refuse": 1, "claim": 8, "renew": 1, "release": 2, "settle": 3, "reschedule": 4, "requeue": 4,
+    "admit": 6, "refuse": 1, "claim": 8, "renew": 2, "release": 2, "settle": 3, "reschedule": 4, "requeue": 4,
     "see": 2, "end": 2, "confirm_what_is_not_known": 1, "confirm_what_ended": 2, "cancel": 2, "forbid": 2,
     "let_leases_lapse": 3, "lose": 1, "flush": 2, "adopt": 3, "restore": 5,
 }  # fmt: skip

@@ -162,7 +162,13 @@ class Twins(TwinAccount):
 
     def renew(self, chance: Random) -> None:
         some = [leases for _, leases in self.leases if chance.random() < 0.5]
-        self.both(lambda index, world: world.store.renew([pair[index] for pair in some], lease_ms=LEASE_MS), chance)
+        is_own = chance.random() < 0.3
+        self.both(
+            lambda index, world: world.store.renew(
+                [replace(pair[index], is_own=is_own) for pair in some], lease_ms=LEASE_MS
+            ),
+            chance,
+        )
 
     def release(self, chance: Random) -> None:
         if not self.leases:

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
+from connectors.providers.base import Call
 from connectors.state.base import Busy, Claimed, Ended, Settled, StateUnavailableError, TaskRef
+from schemas.command import Command
 from schemas.vocabulary import AttemptOutcome, State
 from streams import own_claims
 from streams.context import Delivery
@@ -236,6 +238,42 @@ async def test_a_lane_completes_what_it_has_while_the_state_is_away() -> None:
     await world.lane(world.redelivery(task))
     assert world.calls["r-1"] == 1
     assert await world.state.outstanding() == (0, 0)
+
+
+async def test_a_call_that_was_begun_alone_is_known_when_the_state_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation leaves it to its worker, which hears of it and ends with its call on record."""
+    monkeypatch.setattr(own_claims, "NOTE_SECONDS", 0.0)
+    world = World()
+    await Flow(world).send(request())
+    (task,) = world.written(LANE_TOPIC)
+    outage = Outage(world)
+    claims = outage.claims()
+    await away(outage, claims)
+    world.claims = claims
+
+    async def come_back(_call: Call) -> None:
+        keeper = world.leases
+        assert keeper is not None
+        claims.on_back = keeper.renew_soon
+        keeper.start()
+        outage.is_away = False
+        claims.start()
+        while not (await world.state.look(["r-1"]))[0].held_ms:
+            await asyncio.sleep(0.001)
+        command = Command(command_id="c", issued_at=world.clock, request_id="r-1")
+        assert await world.cancel(command) == 0
+        keeper.renew_soon()
+        await asyncio.Event().wait()
+
+    world.script.during = come_back
+    async with asyncio.timeout(10):
+        await world.lane(world.redelivery(task, is_surely_new=True))
+    assert world.leases is not None
+    await world.leases.close()
+    await claims.close()
+    attempts = assert_sound(world)
+    assert [(attempt.outcome, attempt.possibly_billed) for attempt in attempts] == [(AttemptOutcome.FAILED, True)]
+    assert [result.status for result in world.results().values()] == [State.CANCELLED]
 
 
 async def test_no_call_is_made_alone_that_is_not_on_record() -> None:
