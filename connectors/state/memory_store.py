@@ -41,8 +41,7 @@ from policy.lifecycle import Standing, Step
 from schemas.vocabulary import State
 
 RESTORING_MS = 500
-DOUBT_MS = 600_000
-"""An answer to `Doubtful` comes within this time."""
+DOUBT_MS = 600_000  # an answer to `Doubtful` comes within this time
 
 
 class MemoryStateStore:
@@ -265,8 +264,7 @@ class MemoryStateStore:
         return [request.known(request_id, self._now_ms()) for request_id, request in found if request is not None]
 
     async def counted(self) -> AsyncIterator[list[str]]:
-        if self._count.ids:
-            yield self._count.ids
+        yield self._count.ids
 
     async def cancel(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:
@@ -313,18 +311,12 @@ class MemoryStateStore:
         )
         is_another_life = known is not None and known.state.is_terminal
         if known is not None and known.is_beyond(ref):
-            if is_another_life:
-                return
-            if known.size_bytes is None:
-                self._count_again(task.request_id, known, ref)
-            known.is_cancelled = known.is_cancelled or is_cancelled
-            if known.is_cancelled:
-                self._count.bring_forward(task.request_id, self._now_ms())
+            if not is_another_life:
+                self._note_found(known, task, is_cancelled=is_cancelled)
             return
         before = None if is_another_life else known
-        version = max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())
         request = MemoryRequest(
-            standing=Standing(task.state, version),
+            standing=Standing(task.state, max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())),
             expires_ms=while_alive(deadline_ms, self._retention_ms),
             origin=task.origin,
             size_bytes=ref.size_bytes,
@@ -339,9 +331,7 @@ class MemoryStateStore:
             is_cancelled=is_cancelled or (before is not None and before.is_cancelled),
         )
         self._keep(task.request_id, request)
-        self._count.add(task.request_id, ref.size_bytes, deadline_ms)
-        if request.is_cancelled:
-            self._count.bring_forward(task.request_id, self._now_ms())
+        self._count.add(task.request_id, ref.size_bytes, self._now_ms() if request.is_cancelled else deadline_ms)
 
     async def is_restored(self) -> bool:
         return self._restored_ms == self._born_ms
@@ -351,6 +341,13 @@ class MemoryStateStore:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+    def _note_found(self, known: MemoryRequest, task: FoundTask, *, is_cancelled: bool) -> None:
+        if known.size_bytes is None:
+            self._count_again(task.request_id, known, task.task)
+        known.is_cancelled = known.is_cancelled or is_cancelled
+        if known.is_cancelled:
+            self._count.bring_forward(task.request_id, self._now_ms())
 
     def _find_proved(self, step: str, request_id: str) -> MemoryRequest | None:
         """What is known. What is not may have had a life that is lost, until that is read back."""

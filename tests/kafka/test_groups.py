@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import UnknownTopicOrPartitionError
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from connectors.kafka.client import client_options
 from connectors.kafka.groups import until_read
+from connectors.kafka.reader import partitions_of
 from connectors.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -23,6 +26,12 @@ async def commit(options: dict[str, Any], group: str, topic: str, offsets: dict[
     await consumer.stop()
 
 
+@retry(retry=retry_if_exception_type(UnknownTopicOrPartitionError), wait=wait_fixed(0.05), stop=stop_after_delay(20))
+async def known_to_all(options: dict[str, Any], topic: str) -> None:
+    """A broker hears of a topic a moment after it was made."""
+    await partitions_of(options, [topic])
+
+
 async def test_a_group_has_read_what_stood_in_the_topic_once_it_has_committed_it(
     stack_settings: Settings, prefix: str
 ) -> None:
@@ -32,8 +41,9 @@ async def test_a_group_has_read_what_stood_in_the_topic_once_it_has_committed_it
     await admin.start()
     await admin.create_topics([NewTopic(topic, 2, 1)])
     await admin.close()
-    await until_read(options, group, topic)
     async with AIOKafkaProducer(**options) as producer:
+        await known_to_all(options, topic)
+        await until_read(options, group, topic)
         for partition in (0, 0, 1):
             await producer.send_and_wait(topic, b"x", partition=partition)
         waiting = asyncio.create_task(until_read(options, group, topic))

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
 
 from connectors.providers.base import Call
 from connectors.state.base import Busy, Claimed, Ended, Settled, StateUnavailableError, TaskRef
@@ -380,41 +379,3 @@ async def test_what_a_dead_worker_has_ended_alone_is_known_before_its_record_is_
     await world.lane(world.redelivery(task, may_have_been_called=True))
     assert_sound(world)
     assert world.calls["r-1"] == 1
-
-
-async def test_looks_for_ends_of_others_are_shared_and_none_is_older_than_its_record() -> None:
-    reading = asyncio.Event()
-    looks = 0
-
-    async def until_confirmed() -> None:
-        nonlocal looks
-        looks += 1
-        await reading.wait()
-
-    ends = EndsOfOthers(until_confirmed)
-    assert not ends.are_known("before")
-    await asyncio.sleep(0)  # that look has begun
-    assert not any(ends.are_known(name) for name in ("meanwhile", "meanwhile too", "before"))
-    reading.set()
-    while not ends.are_known("before"):
-        await asyncio.sleep(0)
-    assert not ends.are_known("meanwhile")
-    while not ends.are_known("meanwhile"):
-        await asyncio.sleep(0)
-    assert ends.are_known("meanwhile too")
-    assert looks == 2
-    await ends.close()
-
-
-async def test_a_look_that_failed_is_made_again() -> None:
-    answers = iter([KafkaConnectionError(), None])
-
-    async def until_confirmed() -> None:
-        error = next(answers)
-        if error is not None:
-            raise error
-
-    ends = EndsOfOthers(until_confirmed)
-    while not ends.are_known("r"):
-        await asyncio.sleep(0)
-    assert next(answers, "none left") == "none left"
