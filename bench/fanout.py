@@ -70,7 +70,7 @@ def _run(options: Options, *, is_json: bool) -> int:
     progress = Console(stderr=True)
 
     def say(line: str) -> None:
-        progress.print(line, style="dim", markup=False, highlight=False)
+        progress.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     say(f"about {max(1.0, options.about_minutes):.0f} min")
     try:

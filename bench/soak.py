@@ -333,7 +333,7 @@ def _run(seconds: float, seed: int, *, is_json: bool) -> int:
     progress = Console(stderr=True)
 
     def say(line: str) -> None:
-        progress.print(line, style="dim", markup=False, highlight=False)
+        progress.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     try:
         with (
