@@ -5,6 +5,7 @@ A request that is being called is left to its lane: the call ends with the deadl
 
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 import structlog
 
@@ -21,7 +22,7 @@ from streams.outside_ends import end_all_from_outside, publish_again
 from streams.patience import patiently
 from streams.restoring import Confirm, Restored, restore
 
-Restore = Callable[[StageContext, Confirm], Awaitable[Restored]]
+Restore = Callable[[StageContext, Confirm, datetime | None], Awaitable[Restored]]
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,8 @@ class DeadlineSweeper:
         self._has_gone_back = has_gone_back
         self._clock = clock
         self._is_to_restore = False
+        self._whole_at: datetime | None = None
+        """When the shared state was last seen in the run that it is known to have lost nothing before."""
         self._restore = restoring
         self._ending = ending
         self._confirmer = confirmer
@@ -68,13 +71,7 @@ class DeadlineSweeper:
 
     async def sweep(self) -> int:
         """Ends what is overdue, and what was cancelled and is left over. Returns how many that were."""
-        if await patiently("has_gone_back", self._has_gone_back):
-            self._is_to_restore = True
-        if self._is_to_restore or not await patiently("is_restored", self._context.state.is_restored):
-            log.warning("state_was_lost", action="reading back what is in Kafka")
-            restored = await self._restore(self._context, self._confirmer.confirm)
-            self._is_to_restore = False
-            log.warning("state_restored", ends=restored.ends, commands=restored.commands, tasks=restored.tasks)
+        await self._restore_what_is_lost()
         # Before the results are read to their end: what lanes ended in an absence is among them.
         since = self._steady_since()
         if since is None:
@@ -98,6 +95,21 @@ class DeadlineSweeper:
             )
         self._left = min(MAX_LEFT, len(due) - ended)
         return ended
+
+    async def _restore_what_is_lost(self) -> None:
+        now, state = self._context.now(), self._context.state
+        if await patiently("has_gone_back", self._has_gone_back):
+            self._is_to_restore = True
+        is_same_run = await patiently("is_same_run", state.is_same_run)
+        if not await patiently("is_restored", state.is_restored) or self._is_to_restore:
+            self._is_to_restore, self._whole_at = True, None
+        elif is_same_run:
+            self._whole_at = now
+            return
+        log.warning("state_was_lost", action="reading back what is in Kafka", since=self._whole_at)
+        restored = await self._restore(self._context, self._confirmer.confirm, self._whole_at)
+        self._is_to_restore = False
+        log.warning("state_restored", ends=restored.ends, commands=restored.commands, tasks=restored.tasks)
 
     async def _publish_again(self, ended: list[Known]) -> None:
         now = self._clock()

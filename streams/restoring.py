@@ -46,15 +46,21 @@ class Restored:
     tasks: int = 0
 
 
-async def restore(context: StageContext, confirm: Confirm) -> Restored:
-    """Reads ends and cancellations of as long as the store remembers them, and all tasks that are not done."""
+async def restore(context: StageContext, confirm: Confirm, whole_at: datetime | None = None) -> Restored:
+    """Reads ends and cancellations of as long as the store remembers them, and all tasks that are not done.
+
+    `whole_at`: when the store was last known to have all of it. Then what came since is enough.
+    """
     day_ago = context.now() - timedelta(seconds=DAY_SECONDS)
     topics, done = await _undone(context)
     oldest = await _oldest(context, topics, done)
     # Of a task that waits in a lane that was down for days the end may be as old.
-    ends, read_to = await _confirm_from(context, confirm, min(oldest, day_ago))
+    ends_since, commands_since = min(oldest, day_ago), day_ago
+    if whole_at is not None:
+        ends_since = commands_since = whole_at - timedelta(seconds=OVERLAP_SECONDS)
+    ends, read_to = await _confirm_from(context, confirm, ends_since)
     # Before the tasks: whoever adopts one asks for them.
-    commands = await _forbid_since(context, day_ago)
+    commands = await _forbid_since(context, commands_since)
     tasks = await _adopt_all(context, topics, done, await _claims_since(context, oldest))
     # What ended while all this was read is not to be taken for alive.
     late, _ = await _confirm_from(context, confirm, read_to)
@@ -152,6 +158,7 @@ def found_task(task: LaneTask, claims: set[int], *, size_bytes: int) -> FoundTas
         correlation_id=task.request.correlation_id or "",
         asked_ms=int(asked_at(task).timestamp() * 1000),
         earlier_calls=len(task.history),
+        claimed_version=max(claims, default=0),
         lost_calls=tuple(
             LostCall(attempt=task.attempt + number, owner="unknown", started_ms=queued_ms) for number in range(calls)
         ),

@@ -11,7 +11,10 @@ KEPT_SECONDS = 3_600.0
 
 
 class StepsBack:
-    """One process's number in the shared state. What is lost between two looks at it does not show."""
+    """One process's number in the shared state.
+
+    What is lost between two looks at it does not show; but that the server runs anew does (`StateStore.is_same_run`).
+    """
 
     def __init__(self, values: SharedValues, *, worker: str) -> None:
         self._values = values

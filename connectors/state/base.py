@@ -259,7 +259,8 @@ class Ended:
 class FoundTask:
     """A task as it stands in Kafka, not yet done: queued on a lane, or waiting for a retry.
 
-    `asked_ms`: when this life was asked for. `earlier_calls` are on record in the task; `lost_calls` came after it.
+    `asked_ms`: when this life was asked for. `earlier_calls` are on record in the task; `lost_calls` came after it, the
+    last of them at `claimed_version`.
     """
 
     request_id: str
@@ -272,6 +273,7 @@ class FoundTask:
     asked_ms: int = FAR_FUTURE_MS
     earlier_calls: int = 0
     lost_calls: tuple[LostCall, ...] = ()
+    claimed_version: int = 0
 
     @property
     def was_called(self) -> bool:

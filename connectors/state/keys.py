@@ -5,6 +5,7 @@
     {<prefix>:<namespace>:<shard>}:load           hash: bytes counted, and whether admission is closed
     {<prefix>:<namespace>:<shard>}:born           when this store began to know of requests; 0: there was none before
     {<prefix>:<namespace>:<shard>}:restored       the birth after which ends were last read back from Kafka
+    {<prefix>:<namespace>:<shard>}:run            the server's run after whose beginning Kafka was last read back
     {<prefix>:<namespace>:<shard>}:cancels        sorted set: cancellations of what has not come yet, by time
     {<prefix>:<namespace>:<shard>}:shared:<name>  hash: a value that workers share, and who wrote it; expires by itself
 
@@ -27,6 +28,7 @@ class KeyLayout:
         self._shared_prefixes = [f"{tag}:shared:" for tag in tags]
         self._counts = [(f"{tag}:load", f"{tag}:deadlines") for tag in tags]
         self._births = [(f"{tag}:born", f"{tag}:restored") for tag in tags]
+        self._runs = [f"{tag}:run" for tag in tags]
         self._cancels = [f"{tag}:cancels" for tag in tags]
 
     def shard(self, request_id: str) -> int:
@@ -62,6 +64,10 @@ class KeyLayout:
     def births(self) -> list[tuple[str, str]]:
         """Birth, and birth that was restored, of each shard."""
         return self._births
+
+    def runs(self) -> list[str]:
+        """Run of the server that was last read back after, of each shard."""
+        return self._runs
 
     def cancels(self) -> list[str]:
         """Cancellations of each shard."""

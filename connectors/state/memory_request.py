@@ -8,6 +8,7 @@ from connectors.state.base import (
     Claimed,
     Duplicate,
     Ended,
+    FoundTask,
     Known,
     Lease,
     LostCall,
@@ -70,6 +71,30 @@ class MemoryRequest:
             # Ended by another than the last that claimed here: its record and its lease cause nothing more.
             request.fence = next_fence
         return request
+
+    @classmethod
+    def found(cls, task: FoundTask, known: "MemoryRequest | None", *, now_ms: int) -> "MemoryRequest":
+        """What a task tells that is newer than all that is known."""
+        ref, before = task.task, None if known is None or known.state.is_terminal else known
+        return cls(
+            standing=Standing(task.state, max(known.standing.version + 1 if known else 1, ref.version, now_ms)),
+            origin=task.origin,
+            size_bytes=ref.size_bytes,
+            deadline_ms=max(ref.deadline_ms, now_ms),
+            fence=0 if task.was_called or (before is not None and before.fence is not None) else None,
+            attempt=ref.attempt + len(task.lost_calls),
+            lost_calls=list(task.lost_calls),
+            redrives=ref.redrives,
+            task_version=ref.version,
+            summary=task.summary,
+            in_doubt=True,
+            is_cancelled=before is not None and before.is_cancelled,
+        )
+
+    def learn_from(self, task: FoundTask) -> None:
+        """More is known than the task tells, but perhaps not that it was claimed."""
+        if self.state is State.QUEUED and task.claimed_version > self.standing.version:
+            self.in_doubt = True
 
     @property
     def state(self) -> State:

@@ -303,51 +303,37 @@ class MemoryStateStore:
         return self._count.totals
 
     async def adopt(self, task: FoundTask) -> None:
-        known, ref = self._find(task.request_id), task.task
-        deadline_ms = max(ref.deadline_ms, self._now_ms())
+        known, now_ms = self._find(task.request_id), self._now_ms()
         # A task of a life before says nothing of this one.
-        is_cancelled = (known is None or known.redrives <= ref.redrives) and self._cancellations.forbid(
+        is_cancelled = (known is None or known.redrives <= task.task.redrives) and self._cancellations.forbid(
             task.request_id, task.tenant_id, task.correlation_id, asked_ms=task.asked_ms
         )
-        is_another_life = known is not None and known.state.is_terminal
-        if known is not None and known.is_beyond(ref):
-            if not is_another_life:
-                self._note_found(known, task, is_cancelled=is_cancelled)
+        if known is None or not known.is_beyond(task.task):
+            known = MemoryRequest.found(task, known, now_ms=now_ms)
+            known.expires_ms = while_alive(known.deadline_ms, self._retention_ms)
+            self._keep(task.request_id, known)
+            self._count.add(task.request_id, task.task.size_bytes, known.deadline_ms)
+        elif known.state.is_terminal:
             return
-        before = None if is_another_life else known
-        request = MemoryRequest(
-            standing=Standing(task.state, max(known.standing.version + 1 if known else 1, ref.version, self._now_ms())),
-            expires_ms=while_alive(deadline_ms, self._retention_ms),
-            origin=task.origin,
-            size_bytes=ref.size_bytes,
-            deadline_ms=deadline_ms,
-            fence=0 if task.was_called or (before is not None and before.fence is not None) else None,
-            attempt=ref.attempt + len(task.lost_calls),
-            lost_calls=list(task.lost_calls),
-            redrives=ref.redrives,
-            task_version=ref.version,
-            summary=task.summary,
-            in_doubt=True,
-            is_cancelled=is_cancelled or (before is not None and before.is_cancelled),
-        )
-        self._keep(task.request_id, request)
-        self._count.add(task.request_id, ref.size_bytes, self._now_ms() if request.is_cancelled else deadline_ms)
+        else:
+            known.learn_from(task)
+            if known.size_bytes is None:
+                self._count_again(task.request_id, known, task.task)
+        known.is_cancelled = known.is_cancelled or is_cancelled
+        if known.is_cancelled:
+            self._count.bring_forward(task.request_id, now_ms)
 
     async def is_restored(self) -> bool:
         return self._restored_ms == self._born_ms
+
+    async def is_same_run(self) -> bool:
+        return True
 
     async def restored(self) -> None:
         self._restored_ms = self._born_ms
 
     async def close(self) -> None:
         """Nothing to close."""
-
-    def _note_found(self, known: MemoryRequest, task: FoundTask, *, is_cancelled: bool) -> None:
-        if known.size_bytes is None:
-            self._count_again(task.request_id, known, task.task)
-        known.is_cancelled = known.is_cancelled or is_cancelled
-        if known.is_cancelled:
-            self._count.bring_forward(task.request_id, self._now_ms())
 
     def _find_proved(self, step: str, request_id: str) -> MemoryRequest | None:
         """What is known. What is not may have had a life that is lost, until that is read back."""

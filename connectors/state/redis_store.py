@@ -1,7 +1,7 @@
 """The state in Redis: one hash a request, one Lua script a step (`lua/`), so that each step is atomic.
 
 Needs Redis 6 or later (or Valkey), with `maxmemory-policy noeviction`: an evicted request would be forgotten.
-An ACL user needs `~{<prefix>:* +@read +@write +@scripting +@connection +time`, on a Cluster also `+cluster|slots`.
+An ACL user needs `~{<prefix>:* +@read +@write +@scripting +@connection +time +info`, and `+cluster|slots` on a Cluster.
 Replication is asynchronous, so a failover may forget the last steps; with `min-replicas-to-write 1` a master that was
 cut off at least takes no more of them. What was forgotten shows as `history_missing`, and no fence is used twice.
 """
@@ -97,6 +97,8 @@ class RedisStateStore:
         self._birth: asyncio.Task[None] | None = None
         self._births: list[bytes] = []
         """Of each shard, as `is_restored` last saw them."""
+        self._runs: list[bytes] = []
+        """Of each shard, as `is_same_run` last saw them."""
 
     @classmethod
     def from_settings(
@@ -312,7 +314,7 @@ class RedisStateStore:
         placed = (task.state, ref.version, ref.attempt, task.request_id, ref.size_bytes, ref.deadline_ms)
         lost = json.dumps([[lost.attempt, lost.owner, lost.started_ms] for lost in task.lost_calls])
         calls = (lost if task.lost_calls else "", len(task.lost_calls))
-        who = (task.tenant_id, task.correlation_id, task.asked_ms, int(task.was_called))
+        who = (task.tenant_id, task.correlation_id, task.asked_ms, int(task.was_called), task.claimed_version)
         arguments = (*placed, self._retention_ms, task.summary, task.origin, ref.redrives, *calls, *who)
         await self._scripts.run(ScriptName.ADOPT, self._keys.found_request(task.request_id), arguments)
 
@@ -327,9 +329,18 @@ class RedisStateStore:
         self._births = [cast("bytes", born) for born, _ in replies]
         return all(is_restored for _, is_restored in replies)
 
+    async def is_same_run(self) -> bool:
+        replies = await _all(self._scripts.run(ScriptName.SAME_RUN, (key,)) for key in self._keys.runs())
+        self._runs = [cast("bytes", run) for _, run in replies]
+        return all(is_same for is_same, _ in replies)
+
     async def restored(self) -> None:
-        shards = zip(self._keys.births(), self._births, strict=False)
-        await _all(self._scripts.run(ScriptName.RESTORED, keys, (born,)) for keys, born in shards)
+        runs = self._runs or [b""] * self._keys.shards
+        shards = zip(self._keys.births(), self._keys.runs(), self._births, runs, strict=False)
+        await _all(
+            self._scripts.run(ScriptName.RESTORED, (*births, run_key), (born, run))
+            for births, run_key, born, run in shards
+        )
 
     async def close(self) -> None:
         if self._birth is not None:

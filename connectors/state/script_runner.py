@@ -45,6 +45,7 @@ class ScriptName(StrEnum):
     OUTSTANDING = auto()
     IS_RESTORED = auto()
     RESTORED = auto()
+    SAME_RUN = auto()
     EXCHANGE = auto()
 
 

@@ -153,8 +153,12 @@ class StateStore(ClaimStore, Protocol):
         """Whether what this store lost at its birth has been read back from Kafka (`restored`)."""
         ...
 
+    async def is_same_run(self) -> bool:
+        """Whether no restart or failover came since `restored`: one may have lost the last steps. True if unknown."""
+        ...
+
     async def restored(self) -> None:
-        """The ends that Kafka holds are confirmed again."""
+        """The ends that Kafka holds are confirmed again: what was seen by the two questions above is mended."""
         ...
 
     async def close(self) -> None: ...

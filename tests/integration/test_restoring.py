@@ -86,7 +86,7 @@ class Deployment:
         finally:
             await consumer.stop()
 
-    async def restored(self) -> Restored:
+    async def restored(self, *, whole_at: datetime | None = None) -> Restored:
         context = StageContext(
             settings=self.settings,
             catalogue=SIMULATED_ONLY,
@@ -97,7 +97,7 @@ class Deployment:
             originals=cast("OriginalRecords", None),
             worker="test",
         )
-        told = await restore(context, ResultConfirmer(context, cast("AIOKafkaConsumer", None)).confirm)
+        told = await restore(context, ResultConfirmer(context, cast("AIOKafkaConsumer", None)).confirm, whole_at)
         assert await self.state.is_restored()
         return told
 
@@ -223,6 +223,20 @@ async def write_at(deployment: Deployment, record: Outgoing, moment: datetime) -
         )
     finally:
         await producer.stop()
+
+
+async def test_of_a_store_that_was_whole_lately_only_the_rest_is_read(deployment: Deployment) -> None:
+    """And all tasks that are not done: one of them may be among what was lost."""
+    old, new = task_of("old"), task_of("new")
+    result = results.end_of(summary_of(old), State.FAILED, version=3, now=NOW)
+    await write_at(deployment, deployment.writer.result(result, []), NOW - timedelta(hours=2))
+    await deployment.task(new)
+    await deployment.end_of(new, version=3)
+    await deployment.cancel(request_id="new")
+    restored = await deployment.restored(whole_at=NOW - timedelta(hours=1))
+    assert restored == Restored(ends=1, commands=1, tasks=1)
+    assert (await deployment.known("new")).state is State.FAILED
+    assert await deployment.state.look(["old"]) == []
 
 
 async def test_firsts_are_told_of_each_partition_that_has_any(deployment: Deployment) -> None:

@@ -35,8 +35,10 @@ async def every_step(store: StateStore, request_id: str = "r1") -> None:
         return claim.lease
 
     await store.is_restored()
+    await store.is_same_run()
     await store.restored()
     assert await store.is_restored()
+    assert await store.is_same_run()
     await store.forbid(Cancellation(tenant_id="nobody", issued_ms=1))
     await store.forbid(Cancellation(request_id="nobody", issued_ms=1))
     assert isinstance(await store.admit(arrival(request_id), ROOMY), Admitted)

@@ -336,3 +336,19 @@ async def test_the_redriven_record_of_a_first_task_that_was_found_may_cause_it_a
     redriven = arrival(world, redrive=Redrive(count=1, state_version=3, attempt=1))
     again = await world.store.admit(redriven, ROOMY)
     assert again == Admitted(known.version, attempt=2, repeated=True)
+
+
+async def test_a_claim_that_the_store_has_lost_leaves_its_request_in_doubt(world: World) -> None:
+    """It came back with data from before it. Should the worker have died as well, nobody else can tell of its call."""
+    await admitted(world)
+    known = replace(found(world, lost_calls=1), claimed_version=1)
+    await world.store.adopt(known)
+    assert not (await seen(world)).in_doubt  # the store is no older than that claim
+    await world.store.adopt(replace(known, claimed_version=2))
+    assert (await seen(world)).in_doubt
+    following = await claimed(world, version=1)
+    assert following.history_missing
+    await world.store.adopt(replace(known, claimed_version=following.lease.version + 1))
+    assert await world.store.renew([following.lease], lease_ms=LEASE_MS) == Renewal()
+    assert await world.store.settle(following.lease, State.COMPLETED, b"x") is None
+    assert await world.store.outstanding() == (0, 0)

@@ -1,13 +1,18 @@
 """A store that came back with old data, and leases that it has lost: a call that was paid for stands, once."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from connectors.settings import RedisSettings
 from connectors.state.base import Lease, Settled
+from connectors.state.redis_store import RedisStateStore
 from schemas.vocabulary import State
+from tests.state.redis_process import RedisProcess
 from tests.state.steps import LEASE_MS, admitted, claim, claimed, own, reschedule, seen
-from tests.state.worlds import World
+from tests.state.worlds import World, redis_world
 
 
 async def forgotten_lease(world: World) -> Lease:
@@ -80,3 +85,48 @@ async def test_a_workers_own_lease_does_not_stand_once_a_later_claim_was_made(wo
     await claim(world, version=1, owner="b")
     await world.let_pass(LEASE_MS + 1)
     assert isinstance(await world.store.settle(own(dead, fence=dead.fence + 1), State.COMPLETED, b"x"), Settled)
+
+
+async def test_a_store_tells_that_its_server_was_started_again(tmp_path: Path) -> None:
+    """With the data that it had, but for the last steps, perhaps: until they are read back."""
+    server = RedisProcess(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
+    async with redis_world(RedisSettings(timeout_seconds=10), server.url) as world:
+        store = world.store
+        assert await store.is_same_run()
+        for _ in range(2):
+            await admitted(world)
+            server.kill()
+            server.start()
+            for _ in range(2):
+                assert not await store.is_same_run()
+            assert await store.is_restored()  # it was not emptied
+            assert await store.outstanding() != (0, 0)
+            await store.restored()
+            assert await store.is_same_run()
+    server.stop()
+
+
+async def test_what_was_read_back_before_a_restart_does_not_count_for_the_run_after_it(tmp_path: Path) -> None:
+    server = RedisProcess(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
+    async with redis_world(RedisSettings(timeout_seconds=10), server.url) as world:
+        assert await world.store.is_restored()
+        assert await world.store.is_same_run()
+        server.kill()
+        server.start()
+        await world.store.restored()
+        assert not await world.store.is_same_run()
+    server.stop()
+
+
+async def test_a_server_that_does_not_tell_its_run_is_taken_for_the_same(own_redis: RedisProcess) -> None:
+    """An account without `+info`: losses are noticed by other means, or not at all."""
+    with own_redis.client() as admin:
+        rights = ["~{sluice:*", "+@read", "+@write", "+@scripting", "+@connection", "+time"]
+        admin.execute_command("ACL", "SETUSER", "tight", "on", ">secret", *rights)
+    url = own_redis.url.replace("redis://", "redis://tight:secret@")
+    store = RedisStateStore.from_settings(RedisSettings(), SecretStr(url), namespace="n")
+    assert await store.is_restored()
+    for _ in range(2):
+        assert await store.is_same_run()
+        await store.restored()
+    await store.close()

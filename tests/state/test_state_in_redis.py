@@ -37,6 +37,7 @@ KEY_NAMES = {
     "deadlines",
     "born",
     "restored",
+    "run",
     "cancels",
     *(f"KEYS[{number}]" for number in range(1, 7)),
 }

@@ -330,6 +330,7 @@ class Twins(TwinAccount):
         task, state = chance.choice(self.tasks[-RECENT:]), chance.choice([State.QUEUED, State.RETRY_SCHEDULED])
         request_id, size_bytes, origin = task.request_id, chance.randint(0, 300), chance.choice(ORIGINS)
         redrives, summary = task.redrives, f"found {self.names}".encode()
+        claimed_version = chance.choice([0, 2, 2**50])
         tenant, earlier_calls, age = chance.choice(TENANTS), chance.randint(0, 1), chance.randint(0, 3)
         before = self._known(request_id)
 
@@ -350,6 +351,7 @@ class Twins(TwinAccount):
                 tenant_id=tenant,
                 asked_ms=self.began_ms[index] + self.moment - age,
                 earlier_calls=earlier_calls,
+                claimed_version=claimed_version,
             )
 
         self.both(lambda index, world: world.store.adopt(found(index, world)), chance)
@@ -360,7 +362,8 @@ class Twins(TwinAccount):
             assert request_id in self.runner.run(due_in(self.worlds[0]))
         if known.summary != summary:
             assert before is not None
-            assert known == replace(before, cancelled=known.cancelled)
+            assert known == replace(before, cancelled=known.cancelled, in_doubt=known.in_doubt)
+            assert known.in_doubt >= before.in_doubt
             if not known.state.is_terminal and request_id not in self.sizes:
                 self.sizes[request_id] = self.counted[request_id] = size_bytes
             return

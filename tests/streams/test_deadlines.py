@@ -180,7 +180,7 @@ async def test_results_are_read_back_before_anything_expires_in_a_state_that_was
     context, ending = world._process(Crasher(), "/control")
     restored = []
 
-    async def restoring(context: StageContext, confirm: Confirm) -> Restored:
+    async def restoring(context: StageContext, confirm: Confirm, _whole_at: object) -> Restored:
         restored.append(confirm)
         await context.state.restored()
         return Restored()

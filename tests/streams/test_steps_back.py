@@ -1,7 +1,7 @@
 """The shared state comes back as it was some time ago: what has ended since then ends no second time."""
 
 from copy import deepcopy
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
 import pytest
@@ -62,7 +62,7 @@ async def test_what_has_ended_since_then_does_not_expire() -> None:
     values = MemorySharedValues(lambda: int(world.clock.timestamp() * 1000))
     restored = 0
 
-    async def restoring(_context: StageContext, _confirm: Confirm) -> Restored:
+    async def restoring(_context: StageContext, _confirm: Confirm, _whole_at: object) -> Restored:
         nonlocal restored
         restored += 1
         if restored == 1:
@@ -93,3 +93,62 @@ async def test_what_has_ended_since_then_does_not_expire() -> None:
     assert_sound(world)
     assert [result.status for result in world.results().values()] == [State.COMPLETED]
     assert restored == 2
+
+
+async def test_what_ended_in_the_last_moment_before_a_restart_does_not_expire() -> None:
+    """Less was lost than one sweep's time, so no number has become smaller: its end, and that it was confirmed."""
+    world = World()
+    flow = Flow(world)
+    await flow.send(request(deadline_at=DEADLINE))
+    read_since: list[datetime | None] = []
+    is_same_run = True
+
+    async def restoring(_context: StageContext, _confirm: Confirm, whole_at: datetime | None) -> Restored:
+        nonlocal is_same_run
+        read_since.append(whole_at)
+        if len(read_since) == 1:
+            raise ConnectionError("Kafka is away as well")
+        await world.confirm_all()
+        is_same_run = True
+        return Restored(ends=1)
+
+    async def tell() -> bool:
+        return is_same_run
+
+    old_state = deepcopy(world.state)
+    await flow.run()
+    await world.confirm_all()
+    context, ending = world._process(Crasher(), "/control")
+    sweeper = DeadlineSweeper(
+        context, ending, cast("ResultConfirmer", Reading()), restoring, steady_since=world.steady_since
+    )
+    await sweeper.sweep()
+    seen_whole_at = world.clock
+    vars(world.state).update(vars(old_state))
+    world.state.is_same_run = tell  # type: ignore[method-assign]
+    is_same_run, world.clock = False, DEADLINE
+    with pytest.raises(ConnectionError):
+        await sweeper.sweep()
+    for _ in range(3):
+        assert await sweeper.sweep() == 0
+    assert_sound(world)
+    assert [result.status for result in world.results().values()] == [State.COMPLETED]
+    assert read_since == [seen_whole_at] * 2
+
+
+async def test_a_process_that_has_not_seen_the_store_before_reads_all_of_it_back() -> None:
+    world = World()
+    read_since: list[datetime | None] = []
+
+    async def restoring(_context: StageContext, _confirm: Confirm, whole_at: datetime | None) -> Restored:
+        read_since.append(whole_at)
+        return Restored()
+
+    async def tell() -> bool:
+        return False
+
+    world.state.is_same_run = tell  # type: ignore[method-assign]
+    context, ending = world._process(Crasher(), "/control")
+    confirmer = cast("ResultConfirmer", Reading())
+    await DeadlineSweeper(context, ending, confirmer, restoring, steady_since=world.steady_since).sweep()
+    assert read_since == [None]

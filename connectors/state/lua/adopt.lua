@@ -4,7 +4,8 @@
 -- ARGV  1 state, 2 version of the task, 3 number of its next call, 4 request id, 5 size in bytes, 6 deadline,
 --       7 retention, both in ms; 8 summary, 9 origin, 10 how often it was redriven,
 --       11 calls that may have been made and left no outcome, as JSON or empty, 12 how many,
---       13 tenant, 14 correlation id, 15 when it was asked for, in ms, 16 whether a call was made before (1 or 0)
+--       13 tenant, 14 correlation id, 15 when it was asked for, in ms, 16 whether a call was made before (1 or 0),
+--       17 version at which it was last claimed, as far as Kafka tells
 
 local request, load, deadlines, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, task_version, attempt = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -51,6 +52,10 @@ if known[1] and not ahead and (was_claimed or not known[5] or task_version <= kn
   if not known[7] then
     redis.call('HSET', request, 'size', size_bytes, 'deadline', deadline_ms)
     count()
+  end
+  if known[1] == 'queued' and tonumber(ARGV[17]) > version then
+    -- It was claimed, which is lost here.
+    redis.call('HSET', request, 'doubt', 1)
   end
   if cancel then
     call_off(known[7] or size_bytes)
