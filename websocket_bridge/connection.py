@@ -139,8 +139,9 @@ class BridgeConnection(ServerConnection):
 
     @property
     def is_open(self) -> bool:
-        """Whether frames can be sent. A closing handshake that has begun ends that."""
-        return self.protocol.state is State.OPEN or (self.streams and not self.transport.is_closing())
+        """Whether frames can be sent. A closing handshake that has begun ends that, and so does a write that failed,
+        of which the protocol hears later."""
+        return (self.protocol.state is State.OPEN or self.streams) and not self.transport.is_closing()
 
     def _settle(self) -> None:
         if self._settled is not None and not self._settled.done():

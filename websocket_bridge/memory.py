@@ -23,7 +23,7 @@ class Memory:
 
     def __init__(self, *, requests: int, replay_bytes: int) -> None:
         self.board = Board(requests)
-        self.transcripts = Transcripts()
+        self.transcripts = Transcripts(requests)
         self.recent = Recent(replay_bytes)
         self.lanes = Lanes()
         self.queue = QueuePlaces(requests)

@@ -28,13 +28,15 @@ class _Transcript:
 
 
 class Transcripts:
-    """Texts of the newest attempts, within `max_bytes` in all; the one that grew longest ago is forgotten first.
+    """Texts of the newest attempts, of `max_requests` and within `max_bytes` in all; the one that grew longest ago is
+    forgotten first.
 
     A transcript has no holes: after a missing piece it begins anew behind it, and its `seq` says so. So it does when
     it outgrows `MAX_TRANSCRIPT_BYTES`, which no answer of a language model does today.
     """
 
-    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, max_requests: int, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._size_bytes = 0
         self._by_request: OrderedDict[str, _Transcript] = OrderedDict()
@@ -55,8 +57,7 @@ class Transcripts:
             self._size_bytes += known.size_bytes
         self._append(known, delta)
         self._by_request.move_to_end(delta.request_id)
-        while self._size_bytes > self._max_bytes:
-            self._forget(next(iter(self._by_request)))
+        self._make_room()
         return DeltaRun(who, delta.attempt, delta.seq, delta.seq, delta.text)
 
     def supersede(self, request_id: str, attempt: int) -> int | None:
@@ -71,6 +72,7 @@ class Transcripts:
         self._forget(request_id)
         self._by_request[request_id] = _Transcript(known.tenant_id, attempt, 0, 0)
         self._size_bytes += OVERHEAD_BYTES
+        self._make_room()
         return voided
 
     def get(self, request_id: str) -> DeltaRun | None:
@@ -96,6 +98,10 @@ class Transcripts:
         transcript.next_seq = delta.seq + 1
         transcript.size_bytes += grown
         self._size_bytes += grown
+
+    def _make_room(self) -> None:
+        while self._size_bytes > self._max_bytes or len(self._by_request) > self._max_requests:
+            self._forget(next(iter(self._by_request)))
 
     def _forget(self, request_id: str) -> None:
         known = self._by_request.pop(request_id, None)

@@ -55,7 +55,7 @@ def test_the_request_that_changed_longest_ago_is_forgotten() -> None:
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5)), max_size=40))
 def test_a_transcript_is_one_attempt_without_holes(pieces: list[tuple[int, int]]) -> None:
     """Whatever order pieces come in, the text is that of the newest attempt, from `seq` to `last_seq`, gap-free."""
-    transcripts = Transcripts()
+    transcripts = Transcripts(100)
     for attempt, seq in pieces:
         transcripts.apply(delta("a", seq, f"<{attempt}.{seq}>", attempt=attempt), WHO)
     run = transcripts.get("a")
@@ -67,7 +67,7 @@ def test_a_transcript_is_one_attempt_without_holes(pieces: list[tuple[int, int]]
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=300)), max_size=60), st.integers(500, 3000))
 def test_transcripts_stay_within_their_bytes(pieces: list[tuple[str, str]], max_bytes: int) -> None:
     """However much text arrives, the bound holds, joined or not; looking at them changes nothing of that."""
-    transcripts = Transcripts(max_bytes)
+    transcripts = Transcripts(100, max_bytes)
     for seq, (request_id, text) in enumerate(pieces):
         transcripts.apply(delta(request_id, seq, text), WHO)
         assert 0 <= transcripts.size_bytes <= max_bytes
@@ -75,9 +75,23 @@ def test_transcripts_stay_within_their_bytes(pieces: list[tuple[str, str]], max_
         assert sum(len(run.text.encode()) for run in transcripts.all()) <= transcripts.size_bytes
 
 
+def test_transcripts_are_of_so_many_requests_as_the_board_holds() -> None:
+    """However short they are: the one that grew longest ago goes, also where an attempt was only begun."""
+    transcripts = Transcripts(2)
+    for request_id in ("a", "b"):
+        transcripts.apply(delta(request_id, 0, "one"), WHO)
+    transcripts.apply(delta("a", 1, "two"), WHO)
+    transcripts.apply(delta("c", 0, "one"), WHO)
+    assert transcripts.get("b") is None
+    assert [run.text for run in transcripts.all()] == ["onetwo", "one"]
+    transcripts.supersede("a", 2)
+    transcripts.apply(delta("d", 0, "one"), WHO)
+    assert transcripts.get("c") is None
+
+
 def test_a_transcript_that_outgrows_its_bound_begins_anew() -> None:
     """One endless answer cannot push out all others: its beginning is dropped, and `seq` says so."""
-    transcripts = Transcripts()
+    transcripts = Transcripts(100)
     half = "x" * (MAX_TRANSCRIPT_BYTES // 2)
     for seq in range(3):
         assert transcripts.apply(delta("a", seq, half), WHO) is not None

@@ -52,7 +52,7 @@ class World:
 
     def __init__(self) -> None:
         self._board = Board(100)
-        self._transcripts = Transcripts()
+        self._transcripts = Transcripts(100)
         self._versions: dict[str, int] = {}
         self._streams: dict[str, tuple[int, int]] = {}
 
@@ -143,7 +143,7 @@ def test_statuses_of_one_request_compact_to_the_newest() -> None:
 
 def test_text_of_a_superseded_attempt_is_not_kept_for_a_late_client() -> None:
     """Compaction leaves out what the client would throw away, and joins the rest."""
-    outbox, transcripts = Outbox(max_events=4, max_bytes=1_000_000), Transcripts()
+    outbox, transcripts = Outbox(max_events=4, max_bytes=1_000_000), Transcripts(100)
     pieces = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
     who = Identity("a", "default")
     runs = [transcripts.apply(delta("a", seq, "x", attempt=attempt), who) for attempt, seq in pieces]
