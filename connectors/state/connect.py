@@ -53,7 +53,9 @@ def _cluster(settings: RedisSettings, parts: Options) -> RedisCluster:
     if settings.tls.key_password is not None:
         raise RedisSettingsError("redis-py's cluster client reads no encrypted key: leave redis.tls.key_password out")
     retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), _CLUSTER_RETRIES)
-    return RedisCluster(**_address(parts), retry=retry, **_options(settings, parts))
+    # Where a slot has moved is learnt from the reply that says so. By default every fifth such reply closes all
+    # connections, under the calls of others.
+    return RedisCluster(**_address(parts), retry=retry, reinitialize_steps=0, **_options(settings, parts))
 
 
 def _sentinel(settings: RedisSettings, parts: Options) -> Redis:

@@ -122,6 +122,8 @@ class ScriptRunner:
 
     async def _send(self, command: Command) -> Any:
         if isinstance(self._client, RedisCluster):
+            # Before it knows the nodes, redis-py 8.1 sends a call to any of them.
+            await self._client.initialize()
             return await self._send_single(self._client, command)
         if self._calls_by_themselves < PIPELINE_PAYS_FROM and not self._is_crowded:
             self._calls_by_themselves += 1

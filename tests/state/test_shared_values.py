@@ -120,23 +120,43 @@ async def test_redis_forgets_a_value_in_time_and_keeps_one_hash(own_redis: Redis
         assert admin.hget(key, "value") == '{"a": 1}'
         assert 80_000 < admin.pttl(key) <= 90_000
         commands = admin.info("commandstats")
-        assert commands["cmdstat_hset"]["calls"] == 1
+        writes = commands["cmdstat_hset"]["calls"]
     await values.update("breaker:openai", look, ttl_seconds=90)
     with own_redis.client() as admin:
-        assert admin.info("commandstats")["cmdstat_hset"]["calls"] == 1, "an unchanged value is not written"
+        assert admin.info("commandstats")["cmdstat_hset"]["calls"] == writes, "an unchanged value is not written"
     await values.close()
 
 
 async def test_a_write_that_comes_twice_counts_once(own_redis: RedisProcess) -> None:
-    """The client repeats a call when its connection breaks, and cannot know whether it was made."""
+    """The client repeats a call when its connection breaks, and cannot know whether it was made: also when others
+    have written since, or have deleted the value."""
     values = redis_values(RedisSettings(), own_redis.url, "ns.")
-    runner = values._scripts
-    arguments = ("", "mark-1", 60_000, b"1")
+
+    async def write(read_mark: bytes | str, mark: str, *value: bytes) -> list[object]:
+        reply: list[object] = await values._scripts.run(
+            ScriptName.EXCHANGE, ("{t}:shared:v",), (read_mark, mark, 60_000, *value)
+        )
+        return reply[:3]
+
     for _ in range(2):
-        reply = await runner.run(ScriptName.EXCHANGE, ("{t}:shared:v",), arguments)
-        assert reply[:3] == [1, b"mark-1", b"1"]
-    late = await runner.run(ScriptName.EXCHANGE, ("{t}:shared:v",), ("", "mark-2", 60_000, b"2"))
-    assert late[:3] == [0, b"mark-1", b"1"]
+        assert await write("", "mark-1", b"1") == [1, b"mark-1", b"1"]
+    assert await write("", "mark-2", b"2") == [0, b"mark-1", b"1"]
+    assert await write("mark-1", "mark-11") == [1, b"mark-11", None]
+    assert await write("mark-11", "mark-3", b"3") == [1, b"mark-3", b"3"]
+    for earlier in (("", "mark-1", b"1"), ("mark-1", "mark-11")):
+        assert await write(*earlier) == [1, b"mark-3", b"3"]
+    assert await write("mark-1", "mark-2", b"2") == [0, b"mark-3", b"3"]
+    await values.close()
+
+
+async def test_what_is_kept_of_earlier_writes_is_bounded(own_redis: RedisProcess) -> None:
+    """However often a value is written."""
+    values = redis_values(RedisSettings(), own_redis.url, "ns.")
+    for _ in range(200):
+        await values.update("v", count_up, ttl_seconds=MINUTE)
+    with own_redis.client() as admin:
+        (key,) = admin.keys("*")
+        assert len(admin.hget(key, "marks").split()) == 64
     await values.close()
 
 
@@ -148,7 +168,7 @@ async def test_a_crowd_that_never_lets_one_through_is_told_apart_from_a_store_th
     with own_redis.client() as admin:
 
         def disturbed(old: bytes | None, _now_ms: int) -> tuple[bytes | None, None]:
-            admin.hset("{sluice:ns.:0}:shared:v", mapping={"mark": uuid4().hex, "value": uuid4().hex})
+            admin.hset("{sluice:ns.:0}:shared:v", mapping={"marks": uuid4().hex, "value": uuid4().hex})
             return (old or b"") + b"+", None
 
         with pytest.raises(ContendedError, match="v: others wrote it in between"):

@@ -125,3 +125,18 @@ async def test_nothing_answers_at_the_address(own_redis: RedisProcess) -> None:
     with pytest.raises(StateUnavailableError, match=r"^refuse: .*(refused|Connect call failed)"):
         await refuse(runner, 1)
     await runner.close()
+
+
+async def test_the_first_calls_of_a_cluster_go_to_the_nodes_that_have_their_slots(
+    own_cluster: list[RedisProcess],
+) -> None:
+    """All at once, while the client does not know the nodes yet. None is sent away, and no connection is closed."""
+    settings = RedisSettings(mode="cluster", timeout_seconds=10)
+    runner = ScriptRunner(
+        connect(settings, SecretStr(own_cluster[0].url)), timeout_seconds=10, max_connections=settings.max_connections
+    )
+    await asyncio.gather(*(runner.run(ScriptName.EXCHANGE, (f"{{{number}}}:v",)) for number in range(60)))
+    await runner.close()
+    for node in own_cluster:
+        with node.client() as admin:
+            assert "errorstat_MOVED" not in admin.info("errorstats")

@@ -5,8 +5,12 @@
 --       4 new value (left out: it is deleted)
 -- Gives {written, mark, value, now in ms}; written is 1 also where this very write came twice
 
-local held = redis.call('HMGET', KEYS[1], 'mark', 'value')
-local mark, value = held[1] or '', held[2]
+-- A client that asks again does so within its time-out, in which each of its competitors writes a few times.
+local MARKS_KEPT = 64
+
+local held = redis.call('HMGET', KEYS[1], 'marks', 'value')
+local marks, value = held[1] or '', held[2]
+local mark = string.match(marks, '^%S+') or ''
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local expected, new_mark, ttl_ms, new_value = unpack(ARGV)
@@ -14,16 +18,24 @@ local expected, new_mark, ttl_ms, new_value = unpack(ARGV)
 if not expected then
   return {0, mark, value, now_ms}
 end
-if mark == new_mark then
+if string.find(' ' .. marks .. ' ', ' ' .. new_mark .. ' ', 1, true) then
   return {1, mark, value, now_ms}
 end
 if mark ~= expected then
   return {0, mark, value, now_ms}
 end
-if new_value then
-  redis.call('HSET', KEYS[1], 'mark', new_mark, 'value', new_value)
-  redis.call('PEXPIRE', KEYS[1], ttl_ms)
-else
-  redis.call('DEL', KEYS[1])
+local kept = {new_mark}
+for earlier in string.gmatch(marks, '%S+') do
+  if #kept == MARKS_KEPT then
+    break
+  end
+  table.insert(kept, earlier)
 end
+redis.call('HSET', KEYS[1], 'marks', table.concat(kept, ' '))
+if new_value then
+  redis.call('HSET', KEYS[1], 'value', new_value)
+else
+  redis.call('HDEL', KEYS[1], 'value')
+end
+redis.call('PEXPIRE', KEYS[1], ttl_ms)
 return {1, new_mark, new_value or false, now_ms}
