@@ -1,9 +1,11 @@
 """What all records share: the base model and the field types that occur in several of them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
 """What Avro's long can hold: a number from outside that is larger would be read, and then not be written."""
@@ -20,6 +22,11 @@ def _utc_milliseconds(moment: datetime) -> datetime:
         return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
     except OverflowError as error:
         raise ValueError("is not between the years 1 and 9999 in UTC") from error
+
+
+def epoch_ms(moment: datetime) -> int:
+    """Milliseconds since 1970, as Kafka and the shared state count them; what is finer is cut off."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=ID_PATTERN)]

@@ -6,6 +6,7 @@ Source of the `kafka_dlt-` names: Spring for Apache Kafka, `KafkaHeaders.DLT_*`.
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from schemas.base import epoch_ms
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import Header, Headers, header, header_number
 from schemas.vocabulary import FailureCategory
@@ -35,7 +36,7 @@ def dead_letter_headers(letter: DeadLetter, original: Headers) -> list[Header]:
         (_DLT + "original-offset", str(letter.original_offset)),
         (
             _DLT + "original-timestamp",
-            str(int(letter.original_timestamp.timestamp() * 1000)) if letter.original_timestamp else None,
+            str(epoch_ms(letter.original_timestamp)) if letter.original_timestamp else None,
         ),
         (_DLT + "exception-fqcn", f"sluice.{letter.category}"),
         (_DLT + "exception-message", letter.message),

@@ -17,6 +17,7 @@ from policy.cancelling import Cancellations, as_written, concerns
 from policy.failures import problem
 from policy.summary import Identity, Summary, asked_at, identity, load_summary
 from schemas.attempt import Problem
+from schemas.base import epoch_ms
 from schemas.codec import Codec, CodecError, decode_json, is_json
 from schemas.command import Command
 from schemas.request import LLMRequest
@@ -157,7 +158,7 @@ def cancellation_of(command: Command) -> Cancellation:
         request_id=command.request_id or "",
         tenant_id=command.tenant_id or "",
         correlation_id=command.correlation_id or "",
-        issued_ms=int(command.issued_at.timestamp() * 1000),
+        issued_ms=epoch_ms(command.issued_at),
     )
 
 

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
 
 from connectors.kafka.group_consumer import commit_positions
+from connectors.kafka.groups import to_be_read
 from connectors.state.base import Ended, Place
 from schemas import LLMResult
 from schemas.codec import CodecError
@@ -73,10 +74,8 @@ class ResultConfirmer:
             await asyncio.sleep(POLL_MS / 1000)
 
     async def _unconfirmed(self, ends: Mapping[TopicPartition, int]) -> bool:
-        # Of a partition whose records are all deleted by their age nothing may ever have been committed.
-        starts = await self._consumer.beginning_offsets(list(ends))
-        kept = [part for part, end in ends.items() if starts[part] < end]
-        return any([(await self._consumer.committed(part) or 0) < ends[part] for part in kept])
+        wanted = to_be_read(await self._consumer.beginning_offsets(list(ends)), ends)
+        return any([(await self._consumer.committed(part) or 0) < end for part, end in wanted.items()])
 
     def partition_of(self, request_id: str) -> int:
         """The partition of the results topic that the result of this request goes to."""

@@ -17,6 +17,7 @@ from connectors.tracing import outgoing, processing_span
 from policy import results
 from policy.summary import dump_summary, summary_of
 from schemas import LaneTask
+from schemas.base import epoch_ms
 from schemas.codec import CodecError
 from schemas.envelope import header_number
 from schemas.vocabulary import State
@@ -130,7 +131,7 @@ class DelayStage:
                 task_version=task.state_version,
                 attempt=task.attempt,
                 summary=dump_summary(summary),
-                deadline_ms=int(task.deadline_at.timestamp() * 1000),
+                deadline_ms=epoch_ms(task.deadline_at),
                 redrives=task.redrive_count,
             ),
         )

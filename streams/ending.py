@@ -35,6 +35,7 @@ from policy.failures import problem
 from policy.summary import Identity, Summary, load_summary
 from schemas import LLMResult
 from schemas.attempt import Problem
+from schemas.base import epoch_ms
 from schemas.codec import CodecError, SingleObjectCodec, decode_single_object
 from schemas.dead_letter_headers import VALUE_LEFT_OUT
 from schemas.envelope import Header
@@ -281,7 +282,7 @@ class Ending:
                         task_version=known.version,
                         attempt=summary.attempts[-1].attempt + 1 if summary.attempts else 1,
                         summary=known.summary,
-                        deadline_ms=int(summary.deadline_at.timestamp() * 1000),
+                        deadline_ms=epoch_ms(summary.deadline_at),
                     ),
                 )
             return summary

@@ -6,7 +6,6 @@ decode -> validate -> route -> admit -> QUEUED and the lane task, together.
 import asyncio
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import count
 
 import structlog
@@ -20,6 +19,7 @@ from policy.routing import route
 from policy.summary import Identity, Summary, dump_summary, identity, load_summary, summary_of
 from schemas import LaneTask, LLMRequest
 from schemas.attempt import Problem
+from schemas.base import epoch_ms
 from schemas.codec import CodecError, InvalidRecordError, decode_json, is_json
 from schemas.dead_letter_headers import Redrive, read_redrive
 from schemas.envelope import Header
@@ -151,7 +151,7 @@ class Intake:
         request = task.request
         arrival = replace(
             _arrival(delivery, summary, redrive),
-            deadline_ms=_epoch_ms(task.deadline_at),
+            deadline_ms=epoch_ms(task.deadline_at),
             summary=dump_summary(summary),
         )
         for tries in count():
@@ -247,16 +247,12 @@ def _arrival(delivery: Delivery, who: Identity, redrive: Redrive | None) -> Arri
         origin=delivery.origin,
         size_bytes=len(delivery.value),
         deadline_ms=0,
-        recorded_ms=_epoch_ms(delivery.timestamp),
-        submitted_ms=_epoch_ms(submitted_at),
+        recorded_ms=epoch_ms(delivery.timestamp),
+        submitted_ms=epoch_ms(submitted_at),
         tenant_id=who.tenant_id,
         correlation_id=who.correlation_id or "",
         redrive=redrive,
     )
-
-
-def _epoch_ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
 
 
 def _note_duplicate(request_id: str, duplicate: Duplicate) -> None:

@@ -37,6 +37,7 @@ from policy.routing import denial
 from policy.summary import Summary, asked_at, dump_summary, load_summary, summary_of
 from schemas import Attempt, LaneTask, LLMRequest
 from schemas.attempt import Problem
+from schemas.base import epoch_ms
 from schemas.codec import CodecError
 from schemas.result import Answer
 from schemas.vocabulary import AttemptOutcome, DuplicatePolicy, FailureCategory, State
@@ -167,7 +168,7 @@ class Lane:
             version=task.state_version,
             attempt=task.attempt,
             size_bytes=len(delivery.value),
-            deadline_ms=int(task.deadline_at.timestamp() * 1000),
+            deadline_ms=epoch_ms(task.deadline_at),
             redrives=task.redrive_count,
             may_have_been_called=delivery.may_have_been_called,
             is_doubtful=task.is_repeat or not delivery.is_surely_new,
@@ -223,7 +224,7 @@ class Lane:
         """Decides the request's next step, and stores it. None: the lease was lost on the way."""
         summary = summary_of(task)
         earlier = [*task.history, *(_lost_attempt(summary, lost) for lost in known_lost_calls(task, claim, cut_off))]
-        began_ms = int(self._context.now().timestamp() * 1000)
+        began_ms = epoch_ms(self._context.now())
         turn = _Turn(task=task, claim=claim, held=held, permit=permit, earlier=earlier, began_ms=began_ms)
         started = results.progress_event(
             summary.model_copy(update={"attempts": earlier}),
@@ -386,7 +387,7 @@ def known_lost_calls(task: LaneTask, claim: Claimed, cut_off: Sequence[LostCall]
     told = sum(call.owner in by_us for call in claim.lost_calls)
     lost = [*cut_off[: max(0, len(cut_off) - told)], *claim.lost_calls]
     if claim.history_missing and not lost:
-        lost.insert(0, LostCall(attempt=0, owner="unknown", started_ms=int(task.queued_at.timestamp() * 1000)))
+        lost.insert(0, LostCall(attempt=0, owner="unknown", started_ms=epoch_ms(task.queued_at)))
     return [replace(call, attempt=task.attempt + index) for index, call in enumerate(lost)]
 
 

@@ -10,6 +10,7 @@ from policy import results
 from policy.summary import Summary, load_summary
 from schemas import Attempt
 from schemas.attempt import Problem
+from schemas.base import epoch_ms
 from schemas.vocabulary import State
 from streams.context import StageContext
 from streams.ending import NOWHERE, Ending, origins_of
@@ -94,5 +95,5 @@ def lost_attempts(summary: Summary, known: Known) -> list[Attempt]:
     lost = [*known.lost_calls, *([known.running] if known.running else [])]
     if known.in_doubt and not lost:
         number = summary.attempts[-1].attempt + 1 if summary.attempts else 1
-        lost = [LostCall(attempt=number, owner="unknown", started_ms=int(summary.queued_at.timestamp() * 1000))]
+        lost = [LostCall(attempt=number, owner="unknown", started_ms=epoch_ms(summary.queued_at))]
     return [results.lost_attempt(summary, number=c.attempt, owner=c.owner, started_ms=c.started_ms) for c in lost]

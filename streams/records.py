@@ -7,6 +7,7 @@ from datetime import datetime
 from connectors.kafka.producer import Outgoing
 from schemas import Attempt, Delta, LaneTask, LLMResult, StatusEvent
 from schemas.attempt import Problem
+from schemas.base import epoch_ms
 from schemas.codec import Codec
 from schemas.dead_letter import DeadLetter
 from schemas.dead_letter_headers import dead_letter_headers
@@ -51,8 +52,8 @@ class RecordWriter:
             raise ValueError("a task without not_before has nothing to wait for")
         waits: list[Header] = [
             ("retry_topic-attempts", str(len(task.history)).encode()),
-            ("retry_topic-backoff-timestamp", _epoch_ms(task.not_before)),
-            ("retry_topic-original-timestamp", _epoch_ms(task.queued_at)),
+            ("retry_topic-backoff-timestamp", _milliseconds(task.not_before)),
+            ("retry_topic-original-timestamp", _milliseconds(task.queued_at)),
         ]
         return self._task(task, self.topics.retry(delay_seconds), [*self._task_headers(task, trace), *waits])
 
@@ -161,5 +162,5 @@ class RecordWriter:
         )
 
 
-def _epoch_ms(moment: datetime) -> bytes:
-    return str(round(moment.timestamp() * 1000)).encode()
+def _milliseconds(moment: datetime) -> bytes:
+    return str(epoch_ms(moment)).encode()

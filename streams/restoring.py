@@ -21,6 +21,7 @@ from connectors.state.base import FoundTask, LostCall, TaskRef
 from connectors.state.redis_store import DAY_SECONDS
 from policy.summary import asked_at, dump_summary, summary_of
 from schemas import LaneTask, Record, StatusEvent
+from schemas.base import epoch_ms
 from schemas.codec import CodecError
 from schemas.vocabulary import State
 from streams.commands import cancellation_of, read_command
@@ -140,7 +141,7 @@ async def _adopt_all(context: StageContext, topics: list[str], done: Start, clai
 
 def found_task(task: LaneTask, claims: set[int], *, size_bytes: int) -> FoundTask:
     """A task as it is adopted. `claims`: the versions of its request's PROCESSING events that have no end."""
-    queued_ms = int(task.queued_at.timestamp() * 1000)
+    queued_ms = epoch_ms(task.queued_at)
     calls = sum(version > task.state_version for version in claims)
     return FoundTask(
         request_id=task.request.request_id,
@@ -149,14 +150,14 @@ def found_task(task: LaneTask, claims: set[int], *, size_bytes: int) -> FoundTas
             version=task.state_version,
             attempt=task.attempt,
             size_bytes=size_bytes,
-            deadline_ms=int(task.deadline_at.timestamp() * 1000),
+            deadline_ms=epoch_ms(task.deadline_at),
             redrives=task.redrive_count,
         ),
         summary=dump_summary(summary_of(task)),
         origin=f"{task.origin.topic}-{task.origin.partition}-{task.origin.offset}" if task.origin else "",
         tenant_id=task.request.tenant_id,
         correlation_id=task.request.correlation_id or "",
-        asked_ms=int(asked_at(task).timestamp() * 1000),
+        asked_ms=epoch_ms(asked_at(task)),
         earlier_calls=len(task.history),
         claimed_version=max(claims, default=0),
         lost_calls=tuple(

@@ -43,6 +43,11 @@ async def has_committed(client_options: Mapping[str, Any], group: str) -> bool:
     return any(offset > 0 for offset in (await committed_offsets(client_options, group)).values())
 
 
+def to_be_read(starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """The ends of those partitions that have records: of others nothing may ever have been committed."""
+    return {partition: end for partition, end in ends.items() if starts[partition] < end}
+
+
 async def until_read(client_options: Mapping[str, Any], group: str, topic: str) -> None:
     """Returns once the group has committed all that stands in the topic at present. Raises `KafkaError`."""
     consumer = AIOKafkaConsumer(**client_options)
@@ -53,8 +58,7 @@ async def until_read(client_options: Mapping[str, Any], group: str, topic: str) 
         starts = await consumer.beginning_offsets(partitions)
     finally:
         await consumer.stop()
-    # Of a partition whose records are all deleted by their age nothing may ever have been committed.
-    wanted = {partition: end for partition, end in ends.items() if starts[partition] < end}
+    wanted = to_be_read(starts, ends)
     while True:
         done = await committed_offsets(client_options, group)
         if all(done.get(partition, 0) >= end for partition, end in wanted.items()):

@@ -9,6 +9,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from schemas.base import epoch_ms
+
 MAX_FETCH_BYTES = 8 * 1024 * 1024
 
 Start = Literal["beginning", "end"] | datetime | Mapping[TopicPartition, int]
@@ -72,7 +74,7 @@ class TopicReader:
     async def _offsets_at(self, partitions: list[TopicPartition], moment: datetime) -> dict[TopicPartition, int]:
         # The ends come first: what is written between the two look-ups is then found by its time.
         ends = await self._consumer.end_offsets(partitions)
-        milliseconds = int(moment.timestamp() * 1000)
+        milliseconds = epoch_ms(moment)
         found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, milliseconds))
         return {partition: at.offset if (at := found.get(partition)) else ends[partition] for partition in partitions}
 

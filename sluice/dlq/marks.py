@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from connectors.kafka.producer import Outgoing
+from schemas.base import epoch_ms
 from schemas.codec import Codec
 from schemas.dead_letter import DeadLetterMark
 from schemas.envelope import cloud_event
@@ -34,7 +35,7 @@ class Marks:
     def add(self, mark: DeadLetterMark) -> None:
         page, place = divmod(mark.offset, _PAGE_OFFSETS)
         code = _ACTIONS.index(mark.action) if mark.action in _ACTIONS else 0
-        milliseconds = max(1, round(mark.at.timestamp() * 1000))
+        milliseconds = max(1, epoch_ms(mark.at))
         values = self._pages.setdefault((mark.partition, page), array("Q", bytes(8 * _PAGE_OFFSETS)))
         values[place] = milliseconds * _ACTION_CODES + code
 

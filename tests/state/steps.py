@@ -155,6 +155,10 @@ async def seen(world: World, request_id: str = "r1") -> Known:
     return known
 
 
+async def due(world: World, limit: int = 1_000) -> list[str]:
+    return sorted(await world.store.overdue(limit=limit))
+
+
 async def counted(world: World) -> list[str]:
     return sorted([request_id async for batch in world.store.counted() for request_id in batch])
 

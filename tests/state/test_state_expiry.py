@@ -17,15 +17,12 @@ from tests.state.steps import (
     claim,
     claimed,
     counted,
+    due,
     reschedule,
     seen,
     waiting,
 )
 from tests.state.worlds import World
-
-
-async def due(world: World, limit: int = 1_000) -> list[str]:
-    return sorted(await world.store.overdue(limit=limit))
 
 
 async def test_what_is_past_its_deadline_is_due_wherever_it_is(world: World) -> None:

@@ -5,8 +5,7 @@ import pytest
 from connectors.state.base import Duplicate, Ended, Place, Settled
 from schemas.dead_letter_headers import Redrive
 from schemas.vocabulary import State
-from tests.state.steps import ROOMY, admitted, arrival, claim, claimed, requeue, seen
-from tests.state.test_state_expiry import due
+from tests.state.steps import ROOMY, admitted, arrival, claim, claimed, due, requeue, seen
 from tests.state.worlds import World
 
 PLACE = Place(2, 1_234_567)
