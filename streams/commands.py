@@ -22,11 +22,12 @@ from schemas.codec import Codec, CodecError, decode_json, is_json
 from schemas.command import Command
 from schemas.request import LLMRequest
 from schemas.vocabulary import CommandAction, FailureCategory, State
+from streams.called_alone import nobody
 from streams.context import StageContext
 from streams.deliveries import moment_of
 from streams.ending import Ending
 from streams.leases import LeaseKeeper
-from streams.outside_ends import end_all_from_outside
+from streams.outside_ends import CalledAmong, OutsideEnds
 from streams.patience import patiently
 
 log = structlog.get_logger(__name__)
@@ -51,13 +52,15 @@ class CommandStage:
         *,
         all_confirmed: Callable[[], Awaitable[None]],
         steady_since: Callable[[], float | None],
+        called_alone: CalledAmong = nobody,
     ) -> None:
         """`all_confirmed` returns once the shared state knows of every result that stands in Kafka at that time.
 
         `steady_since` tells since when it can be believed, if it can be (`Steadiness.since`).
+        `called_alone` gives those of some requests that a lane may have called while it was away.
         """
         self._context = context
-        self._ending = ending
+        self._ends = OutsideEnds(context, ending, called_alone)
         self._consumer = consumer
         self._all_confirmed = all_confirmed
         self._steady_since = steady_since
@@ -109,9 +112,7 @@ class CommandStage:
             # Not as they were marked: one that was in a call may wait for its next try by now.
             part = ids[start : start + MAX_AT_ONCE]
             found = await patiently("look", partial(self._context.state.look, part))
-            ended += await end_all_from_outside(
-                self._context,
-                self._ending,
+            ended += await self._ends.end_all(
                 [known for known in found if _is_wanted(command, known)],
                 State.CANCELLED,
                 lambda _: why,

@@ -20,6 +20,7 @@ from connectors.settings import Settings
 from connectors.state.redis_shared_values import RedisSharedValues
 from connectors.stopping import end_process_after, stop_event
 from policy.catalogue import Catalogue
+from streams.called_alone import CalledAlone
 from streams.commands import CommandStage
 from streams.confirming import ResultConfirmer
 from streams.deadlines import DeadlineSweeper
@@ -63,11 +64,22 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
         values = RedisSharedValues.from_settings(settings.redis, settings.redis_url, namespace=settings.topic_prefix)
         stack.push_async_callback(values.close)
         steps_back = StepsBack(values, worker=context.worker)
+        called_alone = CalledAlone(settings)
         sweeper = DeadlineSweeper(
-            context, ending, confirmer, steady_since=steadiness.since, has_gone_back=steps_back.has_gone_back
+            context,
+            ending,
+            confirmer,
+            steady_since=steadiness.since,
+            has_gone_back=steps_back.has_gone_back,
+            called_alone=called_alone.among,
         )
         carrying_out = CommandStage(
-            context, ending, commands, all_confirmed=confirmer.all_confirmed, steady_since=steadiness.since
+            context,
+            ending,
+            commands,
+            all_confirmed=confirmer.all_confirmed,
+            steady_since=steadiness.since,
+            called_alone=called_alone.among,
         )
         readiness = Readiness(
             checks={

@@ -15,10 +15,11 @@ from policy.summary import Summary
 from policy.validation import deadline_passed
 from schemas.attempt import Problem
 from schemas.vocabulary import FailureCategory, State
+from streams.called_alone import nobody
 from streams.confirming import ResultConfirmer
 from streams.context import StageContext
 from streams.ending import Ending
-from streams.outside_ends import end_all_from_outside, publish_again
+from streams.outside_ends import CalledAmong, OutsideEnds
 from streams.patience import patiently
 from streams.restoring import Confirm, Restored, restore
 
@@ -48,11 +49,13 @@ class DeadlineSweeper:
         *,
         steady_since: Callable[[], float | None],
         has_gone_back: Callable[[], Awaitable[bool]] = _never,
+        called_alone: CalledAmong = nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`steady_since` tells since when the shared state can be believed, if it can be (`Steadiness.since`).
 
         `has_gone_back` tells whether it has lost what it knew when this was asked before.
+        `called_alone` gives those of some requests that a lane may have called while it was away.
         `clock` gives seconds, and is never set back.
         """
         self._context = context
@@ -63,7 +66,7 @@ class DeadlineSweeper:
         self._whole_at: datetime | None = None
         """When the shared state was last seen in the run that it is known to have lost nothing before."""
         self._restore = restoring
-        self._ending = ending
+        self._ends = OutsideEnds(context, ending, called_alone)
         self._confirmer = confirmer
         self._unpublished_since: dict[str, float] = {}
         self._left = 0
@@ -85,9 +88,7 @@ class DeadlineSweeper:
         alive = [known for known in found if not known.state.is_terminal]
         ended = 0
         for state, why in ((State.EXPIRED, _deadline), (State.CANCELLED, _called_off)):
-            ended += await end_all_from_outside(
-                self._context,
-                self._ending,
+            ended += await self._ends.end_all(
                 [known for known in alive if known.cancelled is (state is State.CANCELLED)],
                 state,
                 why,
@@ -120,7 +121,7 @@ class DeadlineSweeper:
         for request_id, known in unpublished.items():
             if now - self._unpublished_since[request_id] >= UNPUBLISHED_SECONDS:
                 log.warning("end_published_again", request_id=request_id, state=known.state)
-                await publish_again(self._ending, known)
+                await self._ends.publish_again(known)
                 self._unpublished_since[request_id] = now
 
 

@@ -107,7 +107,7 @@ class Ending:
         Raises `StateUnavailableError` at once: when the shared state is back, what was seen may no longer be true.
         """
         result, stored = _fitting(result)
-        earlier = await self._context.state.end(seen, result.status, stored)
+        earlier = await self._context.state.end(seen, result.status, stored, version=result.state_version)
         if earlier is None:
             _measure(result)
             return Settled(result.status, result.state_version, stored)

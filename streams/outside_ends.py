@@ -1,7 +1,7 @@
 """Ends that come from outside of a lane: a deadline that has passed, or a cancellation."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -12,6 +12,7 @@ from schemas import Attempt
 from schemas.attempt import Problem
 from schemas.base import epoch_ms
 from schemas.vocabulary import State
+from streams.called_alone import nobody
 from streams.context import StageContext
 from streams.ending import NOWHERE, Ending, origins_of
 
@@ -20,80 +21,100 @@ log = structlog.get_logger(__name__)
 MAX_AT_ONCE = 50
 """An end waits for Redis once and for Kafka twice: one after the other, 10,000 of them would take minutes."""
 
-
-async def end_from_outside(
-    context: StageContext,
-    ending: Ending,
-    known: Known,
-    state: State,
-    why: Callable[[Summary], Problem],
-    *,
-    may_end: Callable[[], bool] = lambda: True,
-) -> Ended | None:
-    """Ends a request that nobody holds, and publishes its end. None: it cannot be ended now, or has changed.
-
-    `may_end` is asked last: whether what was seen can still be believed.
-    """
-    summary = load_summary(known.summary)
-    if known.held_ms > 0 or summary is None:
-        return None
-    attempts = [*summary.attempts, *lost_attempts(summary, known)]
-    ended = summary.model_copy(update={"attempts": attempts})
-    result = results.end_of(ended, state, version=known.version + 1, now=context.now(), problem=why(summary))
-    if not may_end():
-        return None
-    settled = await ending.end(known, result)
-    if settled is None:
-        return None
-    # All calls: whoever made the last one may have died before it was on record.
-    await ending.publish(settled, known.request_id, [], origins_of(summary))
-    return Ended(known.request_id, settled.state, settled.version)
+Why = Callable[[Summary], Problem]
+CalledAmong = Callable[[Sequence[Summary]], Awaitable[frozenset[str]]]
 
 
-async def end_all_from_outside(
-    context: StageContext,
-    ending: Ending,
-    found: Sequence[Known],
-    state: State,
-    why: Callable[[Summary], Problem],
-    *,
-    may_end: Callable[[], bool] = lambda: True,
-) -> int:
-    """Ends what can be ended, some at a time. Returns how many that were; one that fails keeps up no other."""
-    count = 0
-    for start in range(0, len(found), MAX_AT_ONCE):
-        some = found[start : start + MAX_AT_ONCE]
-        ended = await asyncio.gather(
-            *(end_from_outside(context, ending, known, state, why, may_end=may_end) for known in some),
-            return_exceptions=True,
-        )
-        published: list[Ended] = []
-        for known, outcome in zip(some, ended, strict=True):
-            if isinstance(outcome, StateUnavailableError):
-                log.warning("not_ended_yet", request_id=known.request_id, state=state, error=str(outcome))
-            elif isinstance(outcome, Exception):
-                log.error("not_ended", request_id=known.request_id, state=state, exc_info=outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            elif outcome is not None:
-                published.append(outcome)
-        await ending.confirm(published)
-        count += len(published)
-    return count
+class OutsideEnds:
+    """Ends requests that nobody holds, and publishes their ends."""
+
+    def __init__(self, context: StageContext, ending: Ending, called_alone: CalledAmong = nobody) -> None:
+        """`called_alone` gives those of some queued requests that a worker may have called unknown to the state."""
+        self._context = context
+        self._ending = ending
+        self._called_alone = called_alone
+
+    async def end_all(
+        self, found: Sequence[Known], state: State, why: Why, *, may_end: Callable[[], bool] = lambda: True
+    ) -> int:
+        """Ends what can be ended, some at a time. Returns how many that were; one that fails keeps up no other.
+
+        `may_end` is asked last: whether what was seen can still be believed.
+        """
+        ending: list[tuple[Known, Summary]] = []
+        for known in found:
+            summary = load_summary(known.summary)
+            if known.held_ms == 0 and summary is not None:
+                ending.append((known, summary))
+        called = await self._maybe_called(ending)
+        count = 0
+        for start in range(0, len(ending), MAX_AT_ONCE):
+            some = ending[start : start + MAX_AT_ONCE]
+            ended = await asyncio.gather(
+                *(
+                    self._end(known, summary, state, why, may_end, is_maybe_called=known.request_id in called)
+                    for known, summary in some
+                ),
+                return_exceptions=True,
+            )
+            published: list[Ended] = []
+            for (known, _), outcome in zip(some, ended, strict=True):
+                if isinstance(outcome, StateUnavailableError):
+                    log.warning("not_ended_yet", request_id=known.request_id, state=state, error=str(outcome))
+                elif isinstance(outcome, Exception):
+                    log.error("not_ended", request_id=known.request_id, state=state, exc_info=outcome)
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+                elif outcome is not None:
+                    published.append(outcome)
+            await self._ending.confirm(published)
+            count += len(published)
+        return count
+
+    async def publish_again(self, known: Known) -> None:
+        """Publishes an end whose settler may have died before it did."""
+        summary = load_summary(known.summary)
+        origins = NOWHERE if summary is None else origins_of(summary)
+        await self._ending.publish(Settled(known.state, known.version, known.outcome), known.request_id, [], origins)
+        await self._ending.confirm([Ended(known.request_id, known.state, known.version)])
+
+    async def _maybe_called(self, ending: Sequence[tuple[Known, Summary]]) -> frozenset[str]:
+        """Those of which nobody can rule out a call that the shared state does not know of."""
+        in_doubt = frozenset(known.request_id for known, _ in ending if known.in_doubt)
+        queued = [summary for known, summary in ending if known.state is State.QUEUED and not known.in_doubt]
+        return in_doubt | await self._called_alone(queued) if queued else in_doubt
+
+    async def _end(
+        self,
+        known: Known,
+        summary: Summary,
+        state: State,
+        why: Why,
+        may_end: Callable[[], bool],
+        *,
+        is_maybe_called: bool,
+    ) -> Ended | None:
+        """None: it cannot be ended now, or has changed."""
+        now = self._context.now()
+        # Whoever called has told of it, and perhaps of a next try: versions of the clock are above those.
+        version = max(known.version, epoch_ms(now)) + 1 if is_maybe_called else known.version + 1
+        attempts = [*summary.attempts, *_lost_attempts(summary, known, is_maybe_called=is_maybe_called)]
+        ended = summary.model_copy(update={"attempts": attempts})
+        result = results.end_of(ended, state, version=version, now=now, problem=why(summary))
+        if not may_end():
+            return None
+        settled = await self._ending.end(known, result)
+        if settled is None:
+            return None
+        # All calls: whoever made the last one may have died before it was on record.
+        await self._ending.publish(settled, known.request_id, [], origins_of(summary))
+        return Ended(known.request_id, settled.state, settled.version)
 
 
-async def publish_again(ending: Ending, known: Known) -> None:
-    """Publishes an end whose settler may have died before it did."""
-    summary = load_summary(known.summary)
-    origins = NOWHERE if summary is None else origins_of(summary)
-    await ending.publish(Settled(known.state, known.version, known.outcome), known.request_id, [], origins)
-    await ending.confirm([Ended(known.request_id, known.state, known.version)])
-
-
-def lost_attempts(summary: Summary, known: Known) -> list[Attempt]:
+def _lost_attempts(summary: Summary, known: Known, *, is_maybe_called: bool) -> list[Attempt]:
     """The calls that left no outcome: the one of a lapsed lease, and one that nobody can rule out."""
     lost = [*known.lost_calls, *([known.running] if known.running else [])]
-    if known.in_doubt and not lost:
+    if is_maybe_called and not lost:
         number = summary.attempts[-1].attempt + 1 if summary.attempts else 1
         lost = [LostCall(attempt=number, owner="unknown", started_ms=epoch_ms(summary.queued_at))]
     return [results.lost_attempt(summary, number=c.attempt, owner=c.owner, started_ms=c.started_ms) for c in lost]

@@ -37,10 +37,6 @@ log = structlog.get_logger(__name__)
 
 AWAY_SECONDS = 3.0
 """For so long Redis may be away before a worker claims by itself: a restart or a failover passes unnoticed."""
-LEAST_SECONDS = 60.0
-"""For so long a request must have until its deadline. Should the worker die in its call, another is to have the record
-before a sweep ends the request: the shared state knows of no call, so that end would tell of none.
-"""
 MAX_UNNOTED_ENDS = 100_000
 MAX_REMEMBERED_ENDS = 100_000
 NOTE_SECONDS = 1.0
@@ -184,8 +180,8 @@ class OutageClaims(ClaimStore):
         ended = self._ended.get(request_id)
         if ended is not None and ended.version > task.version:
             return ended.settled
-        # The control role may have ended it already, or will before another worker finds a call of ours that died.
-        if task.is_called_off or task.deadline_ms <= (self._wall() + LEAST_SECONDS) * 1000:
+        # The control role may have ended it already.
+        if task.is_called_off or task.deadline_ms <= self._wall() * 1000:
             return None
         if task.is_doubtful:
             return None

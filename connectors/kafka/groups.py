@@ -7,6 +7,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
+from aiokafka.structs import OffsetAndMetadata
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from connectors.kafka.reader import partitions_of
@@ -19,6 +20,11 @@ _MOVING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoord
 
 async def committed_offsets(client_options: Mapping[str, Any], group: str) -> dict[TopicPartition, int]:
     """Where the group goes on, of each partition of which it has committed anything."""
+    return {partition: commit.offset for partition, commit in (await commits_of(client_options, group)).items()}
+
+
+async def commits_of(client_options: Mapping[str, Any], group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """The group's last commit of each partition of which it has committed anything, with the text that came with it."""
     admin = AIOKafkaAdminClient(**client_options)
     await admin.start()
 
@@ -32,10 +38,10 @@ async def committed_offsets(client_options: Mapping[str, Any], group: str) -> di
         return await admin.list_consumer_group_offsets(group)
 
     try:
-        offsets = await ask()
+        commits = await ask()
     finally:
         await admin.close()
-    return {partition: committed.offset for partition, committed in offsets.items() if committed.offset >= 0}
+    return {partition: commit for partition, commit in commits.items() if commit.offset >= 0}
 
 
 async def has_committed(client_options: Mapping[str, Any], group: str) -> bool:

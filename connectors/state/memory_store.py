@@ -235,18 +235,20 @@ class MemoryStateStore:
         request.move(Step.REQUEUE, task_version=task_version, next_attempt=attempt, summary=summary)
         return request.moved()
 
-    async def end(self, seen: Known, state: State, outcome: bytes) -> Settled | None:
+    async def end(self, seen: Known, state: State, outcome: bytes, *, version: int | None = None) -> Settled | None:
         step = ending_step(seen.state, state)
+        end = Standing(state, version or seen.version + 1)
         request = self._find(seen.request_id)
         if request is None:
             return Settled(State.QUEUED, 0, None)
         if request.state.is_terminal:
-            won_before = request.standing == Standing(state, seen.version + 1) and request.outcome == outcome
+            won_before = request.standing == end and request.outcome == outcome
             return None if won_before else request.settled()
         is_held = request.hold is not None and request.hold.until_ms > self._now_ms()
         if request.standing.version != seen.version or is_held:
             return request.settled()
         request.step(step)
+        request.standing = end
         request.fence = self._next_fence()
         request.outcome, request.is_outside = outcome, True
         request.size_bytes = request.size_bytes or 0

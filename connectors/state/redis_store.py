@@ -248,10 +248,10 @@ class RedisStateStore:
         arguments = (task_version, attempt, summary, deadline_ms, self._retention_ms, redrives)
         return moved_of(await self._proved(ScriptName.REQUEUE, self._keys.proved_request(request_id), arguments))
 
-    async def end(self, seen: Known, state: State, outcome: bytes) -> Settled | None:
+    async def end(self, seen: Known, state: State, outcome: bytes, *, version: int | None = None) -> Settled | None:
         ending_step(seen.state, state)
         keys = self._keys.counted_request(seen.request_id)
-        arguments = (seen.request_id, seen.version, state, outcome, self._retention_ms)
+        arguments = (seen.request_id, seen.version, state, outcome, self._retention_ms, version or seen.version + 1)
         reply = await self._scripts.run(ScriptName.END, keys, arguments)
         return None if reply is None else settled_of(reply)
 

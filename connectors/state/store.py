@@ -103,8 +103,10 @@ class StateStore(ClaimStore, Protocol):
         """The wait of task `task_version` is over: QUEUED. `Moved` tells the version of the task to publish."""
         ...
 
-    async def end(self, seen: Known, state: State, outcome: bytes) -> Settled | None:
+    async def end(self, seen: Known, state: State, outcome: bytes, *, version: int | None = None) -> Settled | None:
         """Ends a request that nobody holds, from outside of a lane. Replies are those of `settle`.
+
+        `version` is the one that it ends with: the next one, unless others may have told of that.
 
         It fails where the request has changed since it was seen.
         """

@@ -66,6 +66,18 @@ async def test_what_nobody_holds_is_ended_from_outside(world: World) -> None:
     assert await world.store.settle(lapsed, State.EXPIRED, b"y") == end
 
 
+async def test_an_end_from_outside_may_leave_out_versions(world: World) -> None:
+    """Those that somebody may have told of; and it is the winner's again when it comes twice."""
+    await admitted(world)
+    known = await seen(world)
+    for _ in range(2):
+        assert await world.store.end(known, State.EXPIRED, b"x", version=77) is None
+    end = Settled(State.EXPIRED, 77, b"x")
+    assert await world.store.end(known, State.EXPIRED, b"x") == end
+    assert await claim(world, version=1) == end
+    assert (await seen(world)).version == 77
+
+
 async def test_what_is_held_is_never_ended_from_outside(world: World) -> None:
     """Its holder ends it. When the lease has lapsed, or was given back, nobody holds it."""
     await admitted(world)

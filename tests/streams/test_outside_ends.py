@@ -46,10 +46,10 @@ async def test_one_that_cannot_be_ended_keeps_up_no_other(monkeypatch: pytest.Mo
     world.clock = DEADLINE
     end = world.state.end
 
-    async def failing(seen: Known, state: State, outcome: bytes) -> Settled | None:
+    async def failing(seen: Known, state: State, outcome: bytes, *, version: int) -> Settled | None:
         if seen.request_id == "r-0":
             raise RuntimeError("a poison request")
-        return await end(seen, state, outcome)
+        return await end(seen, state, outcome, version=version)
 
     monkeypatch.setattr(world.state, "end", failing)
     assert await world.sweep() == 2

@@ -1,7 +1,6 @@
 """Claims of a worker's own while the shared state is away, and how they give way to it when it is back."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -11,7 +10,7 @@ from schemas.command import Command
 from schemas.vocabulary import AttemptOutcome, State
 from streams import own_claims
 from streams.context import Delivery
-from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS, LEAST_SECONDS, EndsOfOthers
+from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS, EndsOfOthers
 from tests.streams.flow import Flow, assert_sound
 from tests.streams.outage import LEASE_MS, TASK, Outage, away, lane_without_state
 from tests.streams.samples import OVERLOADED, request
@@ -81,18 +80,6 @@ async def test_a_record_that_another_worker_may_have_had_waits_for_the_state() -
     claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=DOUBTFUL)
     assert isinstance(claim, Claimed)
     assert not claim.lease.is_own
-
-
-@pytest.mark.parametrize(("seconds_left", "is_own"), [(LEAST_SECONDS - 1, False), (LEAST_SECONDS + 1, True)])
-async def test_a_record_whose_deadline_is_near_waits_for_the_state(seconds_left: float, is_own: bool) -> None:
-    """A worker that dies in a call of its own leaves no trace there, and a sweep would end the request without one."""
-    world = World()
-    outage = Outage(world)
-    claims = outage.claims()
-    await away(outage, claims)
-    task = replace(TASK, deadline_ms=int((world.clock.timestamp() + seconds_left) * 1000))
-    claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=task)
-    assert isinstance(claim, Claimed if is_own else Busy)
 
 
 async def test_a_claim_without_a_task_waits_for_the_state() -> None:

@@ -26,6 +26,7 @@ from schemas.command import Command
 from schemas.envelope import Header, header
 from schemas.task import Origin
 from schemas.vocabulary import State
+from streams.called_alone import nobody
 from streams.commands import CommandStage
 from streams.confirming import ResultConfirmer
 from streams.context import Delivery, StageContext
@@ -36,6 +37,7 @@ from streams.gating import CallOutcome
 from streams.intake import Intake
 from streams.lane import Lane
 from streams.leases import LeaseKeeper
+from streams.outside_ends import CalledAmong
 from streams.own_claims import EndsOfOthers, OutageClaims
 from streams.provider_call import ProviderCaller
 from streams.records import RecordWriter
@@ -171,6 +173,8 @@ class World:
     claims: ClaimStore | None = None
     record_own_call: Callable[[Delivery], Awaitable[bool]] | None = None
     ends_of_others: EndsOfOthers | None = None
+    called_alone: CalledAmong = nobody
+    """For the control role: what may have been called while the shared state was away."""
     steady_since: Callable[[], float | None] = lambda: 0.0
     """For the control role: since when the shared state can be believed."""
     is_called_off: Callable[[LLMRequest], bool] = lambda _: False
@@ -319,7 +323,14 @@ class World:
         if self.sweeper is None or self.sweeper[0] is not crasher:
             context, ending = self._process(crasher or Crasher(), "/control")
             confirmer = cast("ResultConfirmer", AllConfirmed())
-            sweeper = DeadlineSweeper(context, ending, confirmer, clock=self.seconds, steady_since=self.steady_since)
+            sweeper = DeadlineSweeper(
+                context,
+                ending,
+                confirmer,
+                clock=self.seconds,
+                steady_since=self.steady_since,
+                called_alone=self.called_alone,
+            )
             self.sweeper = crasher, sweeper
         return await self.sweeper[1].sweep()
 
@@ -328,7 +339,12 @@ class World:
         context, ending = self._process(crasher or Crasher(), "/control")
         consumer = cast("AIOKafkaConsumer", None)
         return await CommandStage(
-            context, ending, consumer, all_confirmed=self.confirm_all, steady_since=self.steady_since
+            context,
+            ending,
+            consumer,
+            all_confirmed=self.confirm_all,
+            steady_since=self.steady_since,
+            called_alone=self.called_alone,
         ).carry_out(command)
 
     async def confirm_all(self) -> None:

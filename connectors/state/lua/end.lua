@@ -1,12 +1,13 @@
 -- Ends a request that nobody holds, from outside of a lane: its deadline has passed, or it was cancelled.
 --
 -- KEYS  request hash, load hash, deadlines set
--- ARGV  1 request id, 2 version that was looked at, 3 terminal state, 4 outcome, 5 retention in ms
+-- ARGV  1 request id, 2 version that was looked at, 3 terminal state, 4 outcome, 5 retention in ms,
+--       6 version that it ends with
 -- Gives nothing to the winner, and {'settled', state, version, outcome, place} to others
 
 local request, load, deadlines = KEYS[1], KEYS[2], KEYS[3]
 local request_id, seen_version, end_state = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local outcome, retention_ms = ARGV[4], tonumber(ARGV[5])
+local outcome, retention_ms, end_version = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local TERMINAL = {completed = true, failed = true, expired = true, cancelled = true, rejected = true}
 
@@ -17,7 +18,7 @@ local known = redis.call('HMGET', request, 'state', 'version', 'until', 'size', 
 local state, version, size_bytes = known[1], tonumber(known[2] or 0), known[4] or '0'
 if TERMINAL[state] then
   -- The winner again: the reply that said so was lost on the way. Others bring another outcome.
-  if state == end_state and version == seen_version + 1 and redis.call('HGET', request, 'outcome') == outcome then
+  if state == end_state and version == end_version and redis.call('HGET', request, 'outcome') == outcome then
     return
   end
   return settled(request, state, version)
@@ -27,7 +28,7 @@ if not state or version ~= seen_version or held then
   return blocked(state or 'queued', version)
 end
 
-redis.call('HSET', request, 'state', end_state, 'version', version + 1, 'outcome', outcome, 'size', size_bytes,
+redis.call('HSET', request, 'state', end_state, 'version', end_version, 'outcome', outcome, 'size', size_bytes,
   'outside', 1)
 -- Its summary stays until the end is confirmed: whoever publishes it again learns from it where to.
 -- A fence says that what the request's own record causes is done: another delivery of it causes nothing more.
