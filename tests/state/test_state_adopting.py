@@ -26,6 +26,7 @@ from tests.state.steps import (
     claim,
     claimed,
     counted,
+    due,
     found,
     requeue,
     reschedule,
@@ -59,6 +60,15 @@ async def test_a_task_that_was_found_is_alive_in_doubt_and_counted_once(world: W
     assert await world.store.outstanding() == (1, SIZE_BYTES)
     assert await world.store.settle(first.lease, State.COMPLETED, b"x") is None
     assert await world.store.outstanding() == (0, 0)
+
+
+async def test_an_older_task_does_not_bring_the_deadline_forward(world: World) -> None:
+    """Of a request that is known by a step alone, the task tells how much it counts. Its deadline is the later one."""
+    await requeue(world, task_version=3)
+    await world.store.adopt(found(world, version=1, deadline_in_ms=1_000))
+    assert await counted(world) == ["r1"]
+    await world.let_pass(60_000)
+    assert await due(world) == []
 
 
 async def test_a_task_that_was_found_can_expire_or_be_cancelled(world: World) -> None:

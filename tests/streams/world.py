@@ -401,15 +401,3 @@ class World:
         if isinstance(self.claims, OutageClaims):
             return context, Ending(context, writer, on_published=self.claims.published)
         return context, Ending(context, writer)
-
-
-async def until_done(handle: Callable[[Crasher | None], Awaitable[None]], crasher: Crasher, world: World) -> bool:
-    """Runs once with the crash, then again as a new process would. True: the crash happened."""
-    try:
-        await handle(crasher)
-    except Crash:
-        await asyncio.sleep(0)
-        world.pass_time(LEASE_SECONDS + 1)
-        await handle(None)
-        return True
-    return False

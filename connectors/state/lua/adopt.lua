@@ -31,7 +31,8 @@ local function call_off(counted_bytes)
   due_by(deadlines, counted_bytes, request_id, now_ms)
 end
 
-local known = redis.call('HMGET', request, 'state', 'version', 'task', 'fence', 'doubt', 'cancel', 'size', 'redrives')
+local known = redis.call('HMGET', request, 'state', 'version', 'task', 'fence', 'doubt', 'cancel', 'size', 'redrives',
+  'deadline')
 local version, known_task, fence, cancel = tonumber(known[2] or 0), tonumber(known[3] or 0), known[4], known[6]
 local ahead = is_ahead(TERMINAL[known[1]], version, known[8], task_version, tonumber(redrives))
 if TERMINAL[known[1]] then
@@ -50,6 +51,7 @@ local was_claimed = tonumber(fence or 0) > 0
 if known[1] and not ahead and (was_claimed or not known[5] or task_version <= known_task) then
   -- More is known of it than the task tells, but perhaps not that it counts, or that it was called off.
   if not known[7] then
+    deadline_ms = math.max(deadline_ms, tonumber(known[9] or 0))
     redis.call('HSET', request, 'size', size_bytes, 'deadline', deadline_ms)
     count()
   end
