@@ -22,7 +22,7 @@ LLAMA_SETTINGS := build.targets=llama install.targets=install/local cmake.build-
 	GGML_NATIVE=OFF GGML_LLAMAFILE=OFF GGML_OPENMP=OFF GGML_CPU_REPACK=OFF)
 LLAMA_EXTRA := --extra llama-cpp $(addprefix --config-settings-package llama-cpp-python:, $(LLAMA_SETTINGS))
 # Most tests wait for Kafka, Redis or a browser, so files run beside each other; each process has a stack of its own.
-TEST_PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+TEST_PROCESSES := --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 3 ? n + 1 : 4))) --dist loadfile --no-loadscope-reorder
 
 # Without a compiler the tests of llama.cpp are skipped; on CI there has to be one.
 COMPILER := $(or $(CI), $(shell command -v c++ 2>/dev/null))

@@ -149,9 +149,6 @@ class AllConfirmed:
     def partition_of(self, _request_id: str) -> int:
         return 0
 
-    async def restore(self) -> int:
-        return 0
-
 
 ANSWER = Answered(text="an answer", finish_reason="stop", model="reading-ease-1")
 
