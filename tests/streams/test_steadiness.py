@@ -175,11 +175,11 @@ async def test_an_end_that_meets_an_absence_is_not_made_when_it_is_over(*, has_h
     world.clock = DEADLINE
     end, tries = world.state.end, 0
 
-    async def failing(seen: Known, state: State, outcome: bytes) -> Settled | None:
+    async def failing(seen: Known, state: State, outcome: bytes, *, version: int) -> Settled | None:
         nonlocal tries
         tries += 1
         if has_happened:
-            await end(seen, state, outcome)
+            await end(seen, state, outcome, version=version)
         raise StateUnavailableError("end")
 
     world.state.end = failing  # type: ignore[method-assign]
