@@ -175,9 +175,11 @@ class TicketSettings(Section):
 
     hs256_key: SecretStr | None = Field(default=None, description="shared secret of HS256 tickets, from 32 bytes")
     jwks_url: str | None = Field(
-        default=None, pattern=r"^https?://", description="key set of RS256 tickets, fetched when a key is new"
+        default=None,
+        pattern=r"^https?://",
+        description="key set of RS256 tickets, fetched when a key is new, and every ten minutes",
     )
-    jwks_file: Path | None = Field(default=None, description="the same from a file, read again when a key is new")
+    jwks_file: Path | None = Field(default=None, description="the same from a file, read as often")
     issuer: str | None = Field(default=None, description="`iss` must be this, where set")
     audience: str | None = Field(default=None, description="`aud` must hold this, where set")
     max_seconds: float = Field(default=3600, gt=0, description="a ticket that is valid for longer is refused")
