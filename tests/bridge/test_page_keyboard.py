@@ -101,7 +101,7 @@ async def test_tab_goes_through_every_control_from_top_to_bottom_and_back(watche
         report(hub, BreakerState.OPEN)
         await expect(page.locator("#lanes-badge")).to_have_text("1 open")
         await expect(page.locator("#stream")).to_be_visible()
-        expected = [*TOP, *COUNTERS, "filter", "r29", "Close details", "Answer, as it arrives"]
+        expected = [*TOP, *COUNTERS, "filter", "Single keys", "r29", "Close details", "Answer, as it arrives"]
         assert await walk(page) == expected
         assert [await press(page, "Shift+Tab") for _ in expected] == expected[::-1]
     assert watched.complaints == []
@@ -143,6 +143,7 @@ async def test_a_request_is_opened_read_and_closed_and_the_reader_is_back_at_its
         await page.keyboard.press("/")
         await page.keyboard.type("r05")
         await expect(page.locator("#rows .id")).to_have_text(["r05"])
+        assert await press(page, "Tab") == "Single keys"
         assert await press(page, "Tab") == "r05"
         assert await press(page, "Tab") == "Close details"
         await page.keyboard.press("Space")
@@ -202,3 +203,35 @@ async def test_on_a_phone_the_open_request_takes_the_focus_and_gives_it_back(wat
         assert await press(page, "Tab") == LEFT
         await page.keyboard.press("Escape")
         await expect(page.get_by_role("button", name="r28", exact=True)).to_be_focused()
+
+
+async def test_single_keys_can_be_switched_off_and_stay_so(watched: Watched) -> None:
+    """For who speaks to the machine: each letter of a word would do something. Arrows, Enter and Escape go on."""
+    hub, metrics = live_hub()
+    page = watched.page
+    fill(hub)
+    async with serving(hub, metrics) as server:
+        await page.goto(server.url)
+        await is_live(page)
+        toggle = page.get_by_role("button", name="Single keys")
+        await expect(toggle).to_have_attribute("aria-pressed", "true")
+        await toggle.click()
+        for _ in range(2):
+            await expect(toggle).to_have_attribute("aria-pressed", "false")
+            await page.get_by_role("button", name="r29", exact=True).focus()
+            for key in "2jk/3":
+                await page.keyboard.press(key)
+            await expect(page.get_by_role("button", name="r29", exact=True)).to_be_focused()
+            assert await press(page, "ArrowDown") == "r28"
+            await page.keyboard.press("Enter")
+            await expect(page.locator("#detail-title")).to_have_text("r28")
+            await page.keyboard.press("Escape")
+            await page.locator("#filter").fill("j/1")
+            await expect(page.locator("#filter")).to_have_value("j/1")
+            await page.locator("#filter").fill("")
+            await page.reload()
+            await is_live(page)
+        await toggle.click()
+        await page.keyboard.press("2")
+        await expect(page.locator("#lanes-title")).to_be_focused()
+    assert watched.complaints == []

@@ -8,6 +8,7 @@ import { count } from "./format.js";
 import { Lanes } from "./lanes.js";
 import { Letters } from "./letters.js";
 import { Requests } from "./requests.js";
+import { Shortcuts } from "./shortcuts.js";
 import { StatusBar } from "./status_bar.js";
 import { RequestTable } from "./table.js";
 import { VIEWS, askedFor, readView, writeView } from "./view_state.js";
@@ -32,6 +33,7 @@ const client = new SluiceClient(url, { getTicket: takeTicket, rememberedRequests
 const bridgeNow = () => Date.now() + client.clockOffsetMs;
 const requests = new Requests(REMEMBERED);
 const statusBar = new StatusBar(client);
+const shortcuts = new Shortcuts();
 const counters = new Counters({ onToggle: toggleState });
 const detail = new Detail({ onClose: () => select(null) });
 const table = new RequestTable(byId("requests"), { onSelect: (id) => select(id === detail.id ? null : id), now: bridgeNow });
@@ -234,6 +236,7 @@ function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target === byId("filter");
   if (event.target.matches("input") && !typing) return;
+  if (!typing && shortcuts.silence(event)) return;
   const number = VIEWS[Number(event.key) - 1];
   if (event.key === "Escape") {
     if (typing && view.text) return;
