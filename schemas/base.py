@@ -25,8 +25,11 @@ def _utc_milliseconds(moment: datetime) -> datetime:
 
 
 def epoch_ms(moment: datetime) -> int:
-    """Milliseconds since 1970, as Kafka and the shared state count them; what is finer is cut off."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    """Milliseconds since 1970, as Kafka and the shared state count them; what is finer is cut off.
+
+    A moment without a time zone is one of the local zone, as everywhere in `datetime`.
+    """
+    return (moment.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=ID_PATTERN)]

@@ -1,21 +1,26 @@
 """Which requests a worker may have called alone, while the shared state was away, without having told of it since.
 
-It leaves word of such calls with the offsets of its lane (`connectors/kafka/own_calls.py`), and who gets its
-partition next counts them as lost. Ends from outside may come before: they have to look for that word as well.
+It leaves word of such calls with the offsets of its lane (`connectors/kafka/own_calls.py`), and who gets its partition
+next counts them as lost. Ends from outside may come before: they have to look for that word as well.
 """
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from aiokafka import TopicPartition
-from aiokafka.partitioner import DefaultPartitioner
+import structlog
+from aiokafka.errors import KafkaError
 
 from connectors.kafka.client import client_options
 from connectors.kafka.groups import commits_of
 from connectors.kafka.own_calls import bound_of
-from connectors.kafka.reader import partitions_of
+from connectors.kafka.reader import partition_of, partitions_of
 from connectors.settings import Settings
 from policy.summary import Summary
+
+log = structlog.get_logger(__name__)
+
+ASK_SECONDS = 5.0
 
 
 class CalledAlone:
@@ -23,41 +28,47 @@ class CalledAlone:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._partitioner = DefaultPartitioner()
 
-    async def among(self, queued: Sequence[Summary]) -> frozenset[str]:
-        """Ids of those that may have been called. The word covers a whole partition: most of them were not."""
+    async def among(self, queued: Sequence[Summary]) -> Mapping[str, bool]:
+        """By id, whether each may have been called; without those of which Kafka does not tell in time.
+
+        The word covers a whole partition: most of them were not.
+        """
         by_provider: dict[str, list[str]] = defaultdict(list)
         for summary in queued:
             by_provider[summary.provider].append(summary.request_id)
-        found: set[str] = set()
-        for provider, request_ids in by_provider.items():
-            found |= await self._among(provider, request_ids)
-        return frozenset(found)
+        found = await asyncio.gather(*(self._of_provider(provider, ids) for provider, ids in by_provider.items()))
+        return {request_id: called for part in found for request_id, called in part.items()}
 
-    async def _among(self, provider: str, request_ids: Sequence[str]) -> set[str]:
-        options = client_options(self._settings)
-        commits = await commits_of(options, self._settings.lane_group(provider))
-        called = {partition for partition, commit in commits.items() if commit.offset < bound_of(commit.metadata or "")}
-        if not called:
-            return set()
-        numbers: dict[str, list[int]] = defaultdict(list)
-        for topic, number in await partitions_of(options, sorted({partition.topic for partition in called})):
-            numbers[topic].append(number)
+    async def _of_provider(self, provider: str, request_ids: Iterable[str]) -> dict[str, bool]:
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                partitions = await self._called_partitions(provider)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("calls_alone_not_known", provider=provider, error=repr(error))
+            return {}
+        # Its priority, and so its topic, is not in the summary.
         return {
-            request_id
+            request_id: any(partition_of(request_id, numbers) in called for numbers, called in partitions)
             for request_id in request_ids
-            # Its priority, and so its topic, is not in the summary.
-            if any(
-                TopicPartition(topic, self._partition(request_id, all_)) in called for topic, all_ in numbers.items()
-            )
         }
 
-    def _partition(self, request_id: str, partitions: list[int]) -> int:
-        partitions = sorted(partitions)
-        return int(self._partitioner(request_id.encode(), partitions, partitions))
+    async def _called_partitions(self, provider: str) -> list[tuple[set[int], set[int]]]:
+        """Of each topic with word in it: the numbers of its partitions, and of those that the word is about."""
+        options = client_options(self._settings)
+        commits = await commits_of(options, self._settings.lane_group(provider))
+        called: dict[str, set[int]] = defaultdict(set)
+        for partition, commit in commits.items():
+            if commit.offset < bound_of(commit.metadata or ""):
+                called[partition.topic].add(partition.partition)
+        if not called:
+            return []
+        numbers: dict[str, set[int]] = defaultdict(set)
+        for partition in await partitions_of(options, sorted(called)):
+            numbers[partition.topic].add(partition.partition)
+        return [(numbers[topic], called[topic]) for topic in called]
 
 
-async def nobody(_queued: Sequence[Summary]) -> frozenset[str]:
+async def nobody(queued: Sequence[Summary]) -> Mapping[str, bool]:
     """Where there is no other worker."""
-    return frozenset()
+    return {summary.request_id: False for summary in queued}

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.partitioner import DefaultPartitioner
 
 from connectors.kafka.group_consumer import commit_positions
 from connectors.kafka.groups import to_be_read
+from connectors.kafka.reader import partition_of
 from connectors.state.base import Ended, Place
 from schemas import LLMResult
 from schemas.codec import CodecError
@@ -36,7 +36,6 @@ class ResultConfirmer:
     def __init__(self, context: StageContext, consumer: AIOKafkaConsumer) -> None:
         self._context = context
         self._consumer = consumer
-        self._partitioner = DefaultPartitioner()
 
     async def poll(self) -> None:
         """Confirms what has come, if anything has within a moment."""
@@ -80,8 +79,7 @@ class ResultConfirmer:
     def partition_of(self, request_id: str) -> int:
         """The partition of the results topic that the result of this request goes to."""
         topic = self._context.settings.topics.results
-        partitions = sorted(self._consumer.partitions_for_topic(topic) or ())
-        return int(self._partitioner(request_id.encode(), partitions, partitions))
+        return partition_of(request_id, self._consumer.partitions_for_topic(topic) or ())
 
     async def confirm(self, records: Iterable[ConsumerRecord]) -> None:
         """Notes the ends that these records tell of."""

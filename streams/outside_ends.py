@@ -1,7 +1,7 @@
 """Ends that come from outside of a lane: a deadline that has passed, or a cancellation."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -22,14 +22,16 @@ MAX_AT_ONCE = 50
 """An end waits for Redis once and for Kafka twice: one after the other, 10,000 of them would take minutes."""
 
 Why = Callable[[Summary], Problem]
-CalledAmong = Callable[[Sequence[Summary]], Awaitable[frozenset[str]]]
+CalledAmong = Callable[[Sequence[Summary]], Awaitable[Mapping[str, bool]]]
+VERSIONS_APART = 1_000
+"""Above the version that is known, where others may have told of some: versions are taken from several clocks."""
 
 
 class OutsideEnds:
     """Ends requests that nobody holds, and publishes their ends."""
 
     def __init__(self, context: StageContext, ending: Ending, called_alone: CalledAmong = nobody) -> None:
-        """`called_alone` gives those of some queued requests that a worker may have called unknown to the state."""
+        """`called_alone` tells of queued requests, by id, whether a worker may have called unknown to the state."""
         self._context = context
         self._ending = ending
         self._called_alone = called_alone
@@ -47,12 +49,13 @@ class OutsideEnds:
             if known.held_ms == 0 and summary is not None:
                 ending.append((known, summary))
         called = await self._maybe_called(ending)
+        ending = [(known, summary) for known, summary in ending if known.request_id in called]
         count = 0
         for start in range(0, len(ending), MAX_AT_ONCE):
             some = ending[start : start + MAX_AT_ONCE]
             ended = await asyncio.gather(
                 *(
-                    self._end(known, summary, state, why, may_end, is_maybe_called=known.request_id in called)
+                    self._end(known, summary, state, why, may_end, is_maybe_called=called[known.request_id])
                     for known, summary in some
                 ),
                 return_exceptions=True,
@@ -78,11 +81,12 @@ class OutsideEnds:
         await self._ending.publish(Settled(known.state, known.version, known.outcome), known.request_id, [], origins)
         await self._ending.confirm([Ended(known.request_id, known.state, known.version)])
 
-    async def _maybe_called(self, ending: Sequence[tuple[Known, Summary]]) -> frozenset[str]:
-        """Those of which nobody can rule out a call that the shared state does not know of."""
-        in_doubt = frozenset(known.request_id for known, _ in ending if known.in_doubt)
+    async def _maybe_called(self, ending: Sequence[tuple[Known, Summary]]) -> Mapping[str, bool]:
+        """By id, whether there may have been a call unknown to the shared state; without those that nobody knows of."""
         queued = [summary for known, summary in ending if known.state is State.QUEUED and not known.in_doubt]
-        return in_doubt | await self._called_alone(queued) if queued else in_doubt
+        asked = {summary.request_id for summary in queued}
+        told = {known.request_id: known.in_doubt for known, _ in ending if known.request_id not in asked}
+        return told | dict(await self._called_alone(queued)) if queued else told
 
     async def _end(
         self,
@@ -96,8 +100,8 @@ class OutsideEnds:
     ) -> Ended | None:
         """None: it cannot be ended now, or has changed."""
         now = self._context.now()
-        # Whoever called has told of it, and perhaps of a next try: versions of the clock are above those.
-        version = max(known.version, epoch_ms(now)) + 1 if is_maybe_called else known.version + 1
+        # Whoever called has told of it.
+        version = max(known.version + VERSIONS_APART, epoch_ms(now)) if is_maybe_called else known.version + 1
         attempts = [*summary.attempts, *_lost_attempts(summary, known, is_maybe_called=is_maybe_called)]
         ended = summary.model_copy(update={"attempts": attempts})
         result = results.end_of(ended, state, version=version, now=now, problem=why(summary))

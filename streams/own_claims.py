@@ -6,7 +6,8 @@ another worker may be calling for it, or may have ended it already.
 
 When Redis is back, the ends made meanwhile are noted there, once they are published. Until then they stand in the
 results topic, where the control role finds them, should this worker die before; whoever gets its records waits for that
-(`EndsOfOthers`).
+(`EndsOfOthers`). A call that leads to another try waits with that for Redis: nobody could tell it of a move that was
+made alone. Of all other calls the lane's offsets tell (`connectors/kafka/own_calls.py`), until Redis knows of them.
 """
 
 import asyncio
@@ -106,12 +107,15 @@ class OutageClaims(ClaimStore):
         shared: StateStore,
         *,
         provider: str,
+        known_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        """`known_seconds` after its return the shared state knows of our calls: all leases were renewed by then."""
         self._shared = shared
         self._wall = wall
         self._clock = clock
+        self._known_seconds = known_seconds
         self._claimed = metrics.own_claims.labels(provider)
         self._away_since: float | None = None
         self._ask_at = 0.0
@@ -120,13 +124,30 @@ class OutageClaims(ClaimStore):
         self._unnoted: dict[str, _OwnEnd] = {}
         """Those of them that the shared state does not know."""
         self._noting: asyncio.Task[None] | None = None
+        self._back_at = 0.0
+        self._is_on_record = False
         self.on_back: Callable[[], None] = lambda: None
         """Hears that it answers again after claims of our own: until it knows of them, others may end what we call."""
+        self.on_known: Callable[[], Awaitable[None]] = _nothing
+        """Hears that it knows of all that this process did alone."""
 
     @property
     def is_away(self) -> bool:
         """Whether claims are this process's own at present."""
         return self._away_since is not None and self._clock() - self._away_since >= AWAY_SECONDS
+
+    @property
+    def are_known(self) -> bool:
+        """Whether the shared state knows of all that this process did alone."""
+        return self._away_since is None and not self._unnoted and self._clock() - self._back_at >= self._known_seconds
+
+    async def leave_word(self, record: Callable[[], Awaitable[bool]]) -> bool:
+        """Has a call of our own put on record. False: it must not be made.
+
+        Ends from outside look for that word once the state is back for some seconds: one that comes later is too late.
+        """
+        self._is_on_record = True
+        return await record() and self.is_away
 
     def start(self) -> None:
         self._noting = asyncio.create_task(self._note_forever(), name="note-own-ends")
@@ -234,10 +255,7 @@ class OutageClaims(ClaimStore):
             )
         except StateUnavailableError:
             self._note_away()
-            if not lease.is_own:
-                raise
-            # The task that follows carries a higher version, and the store believes the newer task.
-            return None
+            raise
         self._note_back()
         return rescheduled
 
@@ -266,6 +284,7 @@ class OutageClaims(ClaimStore):
         """It answers: whoever did not get through before asks it again."""
         was_away, self._away_since = self.is_away, None
         if was_away:
+            self._back_at = self._clock()
             self.on_back()
 
     async def _note_forever(self) -> None:
@@ -273,8 +292,14 @@ class OutageClaims(ClaimStore):
             await asyncio.sleep(NOTE_SECONDS)
             try:
                 await self._note()
+                await self._tell_if_known()
             except Exception:
                 log.exception("own_ends_not_noted", count=len(self._unnoted))
+
+    async def _tell_if_known(self) -> None:
+        if self._is_on_record and self.are_known:
+            self._is_on_record = False
+            await self.on_known()
 
     async def _note(self) -> None:
         ends = [
@@ -294,3 +319,7 @@ class OutageClaims(ClaimStore):
         self._note_back()
         if ends:
             log.info("own_ends_noted", count=len(ends))
+
+
+async def _nothing() -> None:
+    """Nobody wants to hear of it."""

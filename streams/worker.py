@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from connectors.kafka.client import client_options
-from connectors.kafka.faust_transport import backlog, record_own_call
+from connectors.kafka.faust_transport import backlog, forget_own_calls, record_own_call
 from connectors.kafka.groups import until_read
 from connectors.providers.pricing_file import load_prices
 from connectors.providers.recorder import with_recording
@@ -68,7 +68,13 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         provider = with_recording(build_provider(provider_name, entry), os.environ)
         stack.push_async_callback(provider.close)
         context = await stack.enter_async_context(
-            open_context(settings, catalogue, claims_of=lambda state: OutageClaims(state, provider=provider_name))
+            open_context(
+                settings,
+                catalogue,
+                claims_of=lambda state: OutageClaims(
+                    state, provider=provider_name, known_seconds=2 * settings.worker.lease_seconds
+                ),
+            )
         )
         claims = context.claims
         if not isinstance(claims, OutageClaims):
@@ -100,10 +106,12 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
         stack.push_async_callback(ends_of_others.close)
 
         async def on_record(delivery: Delivery) -> bool:
-            place = (delivery.topic, delivery.partition, delivery.offset)
-            is_there = stage.app is not None and await record_own_call(stage.app, *place)
-            # Ends from outside look for it once the state is back for some seconds: word that comes later is too late.
-            return is_there and claims.is_away
+            app, place = stage.app, (delivery.topic, delivery.partition, delivery.offset)
+            return app is not None and await claims.leave_word(partial(record_own_call, app, *place))
+
+        async def off_record() -> None:
+            if stage.app is not None:
+                await forget_own_calls(stage.app, lambda: claims.are_known)
 
         lane = Lane(
             context,
@@ -141,6 +149,7 @@ async def run_lane(settings: Settings, catalogue: Catalogue, provider_name: str)
             runner=dispatcher,
             interrupt=lambda: leases.interrupt_all(Interruption.SHUTDOWN),
         )
+        claims.on_known = off_record
         reporter = LaneReporter(
             context,
             provider=provider_name,

@@ -159,7 +159,7 @@ class SafeConsumer(driver.Consumer):
         self.ledger.forget(assigned)
         self.read_ahead.forget({tp.topic for tp in assigned})
         self.first_new = await self._ends(assigned)
-        self.own_calls.assigned(await self._texts(assigned))
+        self.own_calls.assigned(await self._texts(assigned), self.first_new)
         await super().on_partitions_assigned(assigned, generation_id)
         self.has_joined = True
 
@@ -194,6 +194,16 @@ class SafeConsumer(driver.Consumer):
                 return False
             self.own_calls.recorded(tp, bound)
             return True
+
+    async def forget_own_calls(self, are_known: Callable[[], bool]) -> None:
+        """Takes off record what the shared state knows by now, if `are_known` still says so."""
+        async with self._recording:
+            if not are_known():
+                return
+            self.own_calls.forget()
+            positions = {tp: self.ledger.position(tp) for tp in self.assignment()}
+            # Where nothing new comes no commit would follow. One that fails is made good by the next.
+            await self._commit({tp: position for tp, position in positions.items() if position is not None})
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Left out: the ledger needs no gaps, and Faust's list of them grows by each transaction marker."""
@@ -356,6 +366,11 @@ async def record_own_call(app: AppT, topic: str, partition: int, offset: int) ->
     False where Kafka did not take it, or the partition is somebody else's by now: no call must be made.
     """
     return await cast("SafeConsumer", app.consumer).record_own_call(TP(topic, partition), offset)
+
+
+async def forget_own_calls(app: AppT, are_known: Callable[[], bool]) -> None:
+    """The shared state knows of all calls of this process: they need be on record in Kafka no longer."""
+    await cast("SafeConsumer", app.consumer).forget_own_calls(are_known)
 
 
 def backlog(app: AppT) -> int:

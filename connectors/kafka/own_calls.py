@@ -2,7 +2,8 @@
 
 While the shared state is away, nothing but Kafka can tell that a record was taken up, and a worker that dies then has
 committed no offset for it. So before such a call its offset goes into the text that a commit may carry: as a bound,
-below which records may have been called. It stays in every commit until the committed offset has reached it.
+below which records may have been called. It stays in every commit until the committed offset has reached it, or until
+the shared state knows of all that this worker did alone.
 
 Pure bookkeeping, of a consumer's whole assignment.
 """
@@ -15,7 +16,7 @@ P = TypeVar("P", bound=Hashable)
 OFFSETS_AT_ONCE = 100
 """A bound is a multiple of this, so that a hundred calls cost one commit. Those between may count as called for it."""
 UNKNOWN = 2**62
-"""The bound where Kafka did not tell the text of the last commit."""
+"""The bound where Kafka told neither the text of the last commit nor where the partition ends."""
 _PREFIX = "called-below="
 
 
@@ -27,12 +28,19 @@ class OwnCalls(Generic[P]):
         self._carried: dict[P, int] = {}
         self._on_record: dict[P, int] = {}
 
-    def assigned(self, texts: Mapping[P, str | None]) -> None:
-        """These are the partitions of this worker from now on, with the texts of their last commits (None: unknown)."""
-        self._found = {partition: UNKNOWN if text is None else bound_of(text) for partition, text in texts.items()}
-        # One that is not known is not passed on: it would stay for ever.
-        self._carried = {partition: bound for partition, bound in self._found.items() if bound != UNKNOWN}
-        self._on_record = dict(self._carried)
+    def assigned(self, texts: Mapping[P, str | None], ends: Mapping[P, int]) -> None:
+        """These are the partitions of this worker from now on, with the texts of their last commits (None: unknown).
+
+        `ends`: where they end now, as far as that is known. Nobody before can have called for what comes after.
+        """
+        bounds = {partition: UNKNOWN if text is None else bound_of(text) for partition, text in texts.items()}
+        self._found = {partition: min(bound, ends.get(partition, UNKNOWN)) for partition, bound in bounds.items()}
+        self.forget()
+
+    def forget(self) -> None:
+        """The shared state knows of this worker's own calls. Those of workers before it are passed on."""
+        self._carried = dict(self._found)
+        self._on_record = dict(self._found)
 
     def may_have_been_called(self, partition: P, offset: int) -> bool:
         """Whether a worker before may have called for this record by a claim of its own."""

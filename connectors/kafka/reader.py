@@ -1,13 +1,14 @@
 """A plain reader of whole topics, without a consumer group: for clients, the command line, and checks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.partitioner import DefaultPartitioner
 
 from schemas.base import epoch_ms
 
@@ -118,6 +119,12 @@ class TopicReader:
     async def rest(self) -> list[ConsumerRecord]:
         """Everything up to the end as it is now."""
         return [record async for batch in self.up_to(await self.ends()) for record in batch]
+
+
+def partition_of(key: str, partitions: Iterable[int]) -> int:
+    """Which of a topic's partitions the records of this key go to, as all our producers place them."""
+    numbers = sorted(partitions)
+    return int(DefaultPartitioner()(key.encode(), numbers, numbers))
 
 
 async def partitions_of(client_options: Mapping[str, Any], topics: Sequence[str]) -> list[TopicPartition]:

@@ -7,7 +7,7 @@ import pytest
 from bench.soak import soak
 from connectors.settings import Settings
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SECONDS = 120.0
 

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaTimeoutError
 
 from connectors.kafka.client import client_options
-from connectors.kafka.faust_transport import SafeConsumer, backlog, record_own_call
+from connectors.kafka.faust_transport import SafeConsumer, backlog, forget_own_calls, record_own_call
 from connectors.kafka.own_calls import OFFSETS_AT_ONCE
 from connectors.settings import Settings, WorkerSettings
 from streams.context import Delivery
@@ -219,6 +219,27 @@ async def test_a_call_that_the_state_does_not_know_of_is_told_to_the_next_worker
     async with AIOKafkaProducer(**options) as producer:
         await producer.send_and_wait(topic, b"one more", key=b"k")
     assert await seen_by_next(options, topic, last=OFFSETS_AT_ONCE + 1) == set()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_call_that_the_state_knows_of_by_now_is_told_to_nobody(
+    stack_settings: Settings, prefix: str, *, is_known: bool
+) -> None:
+    """Though its record is still in flight. Unless another one came meanwhile that it does not know of."""
+    options = client_options(stack_settings)
+    topic = f"{prefix}known"
+    await make_topic(options, topic, [b"called"])
+    recorded: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def call(_: Delivery) -> None:
+        await recorded.put(await record_own_call(app, topic, 0, 0))
+        await asyncio.Event().wait()
+
+    async with running(options, topic, call) as (app, pool):
+        assert await recorded.get()
+        await forget_own_calls(app, lambda: is_known)
+        await pool.cancel()
+    assert await seen_by_next(options, topic, last=0) == (set() if is_known else {0})
 
 
 async def seen_by_next(options: dict[str, Any], topic: str, *, last: int) -> set[int]:

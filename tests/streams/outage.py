@@ -1,11 +1,14 @@
 """A shared state that can be away, and a lane that works without it."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 
+from connectors.kafka.producer import Outgoing
 from connectors.state.base import StateUnavailableError, TaskRef
 from connectors.state.store import StateStore
 from streams.own_claims import AWAY_SECONDS, OutageClaims
@@ -21,6 +24,7 @@ class Outage:
     def __init__(self, world: World) -> None:
         self.is_away = False
         self.asked = 0
+        self.asked_for: Counter[str] = Counter()
         self.seconds = 1000.0
         self._world = world
 
@@ -29,6 +33,7 @@ class Outage:
 
         async def step(*args: Any, **kwargs: Any) -> Any:
             self.asked += 1
+            self.asked_for[name] += 1
             if self.is_away:
                 raise StateUnavailableError(name)
             return await method(*args, **kwargs)
@@ -69,3 +74,12 @@ async def lane_without_state(world: World) -> AsyncIterator[Outage]:
         outage.is_away = False
         await claims.close()
         world.claims = None
+
+
+async def waits_with_another_try(world: World, outage: Outage, task: Outgoing) -> "asyncio.Task[None]":
+    """Works on a task whose call fails, until the lane waits for the shared state to tell it of the next try."""
+    working = asyncio.create_task(world.lane(world.redelivery(task, is_surely_new=True)))
+    async with asyncio.timeout(10):
+        while not (world.calls["r-1"] and outage.asked_for["reschedule"]):
+            await asyncio.sleep(0)
+    return working

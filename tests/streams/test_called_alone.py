@@ -3,24 +3,28 @@
 No other worker has had its record yet, so only the word that it left in Kafka tells of the call.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import OffsetAndMetadata
 
 from connectors.kafka.client import client_options
 from connectors.kafka.own_calls import OwnCalls
+from connectors.kafka.producer import Outgoing, Producer
+from connectors.kafka.reader import TopicReader
 from connectors.kafka.topics_admin import create_topics
 from connectors.settings import Settings
 from policy.summary import Summary
 from schemas.command import Command
-from schemas.vocabulary import AttemptOutcome, State
-from streams.called_alone import CalledAlone
+from schemas.vocabulary import AttemptOutcome, Priority, State
+from streams.called_alone import CalledAlone, nobody
 from tests.streams.flow import Flow, assert_sound
-from tests.streams.outage import lane_without_state
-from tests.streams.samples import request
+from tests.streams.outage import lane_without_state, waits_with_another_try
+from tests.streams.samples import OVERLOADED, request
 from tests.streams.world import LANE_TOPIC, START, Crash, Crasher, World
 
 DEADLINE = START + timedelta(seconds=60)
@@ -39,8 +43,8 @@ async def killed_alone(world: World, *, at: int) -> bool:
     return False
 
 
-async def all_of_them(queued: Sequence[Summary]) -> frozenset[str]:
-    return frozenset(summary.request_id for summary in queued)
+async def all_of_them(queued: Sequence[Summary]) -> Mapping[str, bool]:
+    return {summary.request_id: True for summary in queued}
 
 
 async def end_from_outside(world: World, end: State) -> None:
@@ -85,9 +89,9 @@ async def test_only_what_is_queued_is_asked_for() -> None:
     """What waits for its next try, or was held by a worker that died, the shared state knows."""
     asked: list[str] = []
 
-    async def among(queued: Sequence[Summary]) -> frozenset[str]:
+    async def among(queued: Sequence[Summary]) -> Mapping[str, bool]:
         asked.extend(summary.request_id for summary in queued)
-        return frozenset()
+        return await nobody(queued)
 
     world = World(called_alone=among)
     flow = Flow(world)
@@ -103,33 +107,91 @@ async def test_only_what_is_queued_is_asked_for() -> None:
     assert [attempt.request_id for attempt in lost] == ["held"]
 
 
+async def test_what_kafka_does_not_tell_of_is_ended_when_it_does() -> None:
+    """And holds up no other: of one that was held, the shared state knows."""
+    answers: list[Mapping[str, bool]] = [{}, {"queued": False}]
+
+    async def among(_queued: Sequence[Summary]) -> Mapping[str, bool]:
+        return answers.pop(0)
+
+    world = World(called_alone=among)
+    flow = Flow(world)
+    for name in ("queued", "held"):
+        await flow.send(request(name, deadline_at=DEADLINE))
+    _, held = world.written(LANE_TOPIC)
+    with pytest.raises(Crash):
+        await world.lane(world.redelivery(held), Crasher(at=2))
+    world.clock = DEADLINE
+    assert await world.sweep() == 1
+    assert {result.request_id for result in world.results().values()} == {"held"}
+    assert await world.sweep() == 1
+    assert_sound(world, request_id="queued")
+
+
+@pytest.mark.parametrize("end", [State.EXPIRED, State.CANCELLED])
+async def test_a_worker_that_dies_before_it_could_tell_of_another_try(end: State) -> None:
+    """Nobody heard of its attempt but by its call: the try waits for the shared state, and was never made."""
+    world = World(called_alone=all_of_them)
+    world.script.in_turn = [OVERLOADED]
+    await Flow(world).send(request(deadline_at=DEADLINE))
+    (task,) = world.written(LANE_TOPIC)
+    async with lane_without_state(world) as outage:
+        working = await waits_with_another_try(world, outage, task)
+        working.cancel()
+        await asyncio.wait([working])
+    assert world.delayed() == []
+    await end_from_outside(world, end)
+    await world.lane(world.redelivery(task, may_have_been_called=True))
+    (attempt,) = assert_sound(world)
+    assert attempt.outcome is AttemptOutcome.LOST
+    assert world.calls["r-1"] == 1
+
+
+@pytest.mark.integration
+async def test_a_provider_of_which_kafka_does_not_tell_is_left_out(
+    stack_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def commits_of(_options: object, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+        if "moving" in group:
+            raise GroupCoordinatorNotAvailableError
+        return {}
+
+    monkeypatch.setattr("streams.called_alone.commits_of", commits_of)
+    two = [summary("r-1"), summary("r-2").model_copy(update={"provider": "moving"})]
+    assert await CalledAlone(stack_settings).among(two) == {"r-1": False}
+
+
 @pytest.mark.integration
 async def test_the_word_is_found_in_kafka(stack_settings: Settings) -> None:
-    """Of the partition of each request, until what was called is done."""
+    """Of the partition to which the task of each request went, until what was called is done."""
     topics, options = stack_settings.topics, client_options(stack_settings)
     await create_topics(stack_settings, topics.specs(["simulated"]))
     called_alone = CalledAlone(stack_settings)
     some = [summary(f"r-{number}") for number in range(40)]
-    assert await called_alone.among(some) == frozenset()
-    lane = topics.lanes("simulated")
+    lane = topics.lanes("simulated")[Priority.LOW]
+    async with Producer(options) as producer:
+        await producer.send_all(
+            [Outgoing(topic=lane, key=each.request_id.encode(), value=b"x", headers=[]) for each in some]
+        )
+    async with TopicReader(options, [lane], start="beginning") as reader:
+        records = [record async for batch in reader.up_to(await reader.ends()) for record in batch]
+    there = {record.key.decode(): record.partition == 1 for record in records}
+    assert set(there.values()) == {True, False}
+    assert await called_alone.among(some) == dict.fromkeys(there, False)
+
     word: OwnCalls[int] = OwnCalls()
     word.carry(1, 3)
     consumer = AIOKafkaConsumer(**options, group_id=stack_settings.lane_group("simulated"), enable_auto_commit=False)
     await consumer.start()
-    partitions = [TopicPartition(topic, number) for topic in lane.values() for number in range(3)]
+    partitions = [TopicPartition(lane, number) for number in range(3)]
     consumer.assign(partitions)
-    for committed in (2, 100):
+    for committed, found in ((2, there), (100, dict.fromkeys(there, False))):
         await consumer.commit(
             {each: OffsetAndMetadata(committed, word.text(each.partition, committed)) for each in partitions}
         )
-        found = await called_alone.among(some)
-        if committed == 2:
-            assert 0 < len(found) < len(some)
-            assert found == {name for name in found if called_alone._partition(name, [2, 0, 1]) == 1}
-            others = [each.model_copy(update={"provider": "another"}) for each in some]
-            assert await called_alone.among(others) == frozenset()
-        else:
-            assert found == frozenset()
+        assert await called_alone.among(some) == found
+        others = [each.model_copy(update={"provider": "another"}) for each in some]
+        assert await called_alone.among(others) == dict.fromkeys(there, False)
     await consumer.stop()
 
 

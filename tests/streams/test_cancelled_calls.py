@@ -10,8 +10,8 @@ from connectors.providers.base import Call
 from connectors.state.base import Claimed
 from schemas.vocabulary import AttemptOutcome, FailureCategory, State
 from tests.streams.cancel_support import BY_ID, SENT, THAT_FIT, cancelled, command, hear_of
-from tests.streams.flow import Flow
-from tests.streams.outage import lane_without_state
+from tests.streams.flow import Flow, assert_sound
+from tests.streams.outage import lane_without_state, waits_with_another_try
 from tests.streams.samples import OVERLOADED, TWO_PROVIDERS
 from tests.streams.world import LANE_TOPIC, LEASE_SECONDS, START, World
 
@@ -221,20 +221,20 @@ async def test_a_call_that_fails_while_its_cancellation_is_carried_out_ends_at_o
     await cancelled(world, attempts=1)
 
 
-async def test_what_was_called_off_does_not_go_on_with_a_try_that_a_worker_decided_alone() -> None:
-    """Redis was away when it failed: to the control role it has never left its lane."""
+async def test_what_was_called_off_while_another_try_waited_for_the_state_is_not_tried() -> None:
+    """Redis was away when it failed, and is told of the cancellation before the lane is through."""
     world = World()
     world.script.in_turn = [OVERLOADED]
-    flow = Flow(world)
-    await flow.send(SENT)
+    await Flow(world).send(SENT)
     (task,) = world.written(LANE_TOPIC)
-    async with lane_without_state(world):
-        await world.lane(world.redelivery(task, is_surely_new=True))
-    assert len(world.delayed()) == 1
-    assert await world.cancel(BY_ID) == 1
-    await flow.run()
+    async with lane_without_state(world) as outage:
+        working = await waits_with_another_try(world, outage, task)
+        await world.state.cancel(["r-1"])
+        outage.is_away = False
+        await working
+    assert world.delayed() == []
+    (attempt,) = assert_sound(world)
+    assert attempt.outcome is AttemptOutcome.FAILED
     assert [result.status for result in world.results().values()] == [State.CANCELLED]
-    assert world.calls["r-1"] == 1
-    assert [attempt.outcome for attempt in world.attempts().values()] == [AttemptOutcome.FAILED]
     await world.confirm_all()
     assert await world.state.outstanding() == (0, 0)

@@ -9,10 +9,9 @@ from connectors.state.base import Busy, Claimed, Ended, Settled, StateUnavailabl
 from schemas.command import Command
 from schemas.vocabulary import AttemptOutcome, State
 from streams import own_claims
-from streams.context import Delivery
 from streams.own_claims import ASK_AGAIN_SECONDS, AWAY_SECONDS, EndsOfOthers
 from tests.streams.flow import Flow, assert_sound
-from tests.streams.outage import LEASE_MS, TASK, Outage, away, lane_without_state
+from tests.streams.outage import LEASE_MS, TASK, Outage, away, lane_without_state, waits_with_another_try
 from tests.streams.samples import OVERLOADED, request
 from tests.streams.world import ANSWER, LANE_TOPIC, Crash, Crasher, World
 
@@ -275,27 +274,6 @@ async def test_a_call_that_was_begun_alone_is_known_when_the_state_is_back(monke
     assert [result.status for result in world.results().values()] == [State.CANCELLED]
 
 
-async def test_no_call_is_made_alone_that_is_not_on_record() -> None:
-    """Kafka did not take the record of it, or the partition is another worker's by now."""
-    world = World()
-    await Flow(world).send(request())
-    (task,) = world.written(LANE_TOPIC)
-    on_record = iter([False, True])
-    asked: list[str] = []
-
-    async def record_own_call(delivery: Delivery) -> bool:
-        asked.append(delivery.origin)
-        assert world.calls["r-1"] == 0
-        return next(on_record)
-
-    world.record_own_call = record_own_call
-    async with lane_without_state(world):
-        await world.lane(world.redelivery(task, is_surely_new=True))
-    assert asked == [f"{LANE_TOPIC}-0-0"] * 2
-    assert world.calls["r-1"] == 1
-    assert_sound(world)
-
-
 async def test_the_call_of_a_worker_that_died_alone_is_flagged_when_the_state_is_back() -> None:
     world = World()
     flow = Flow(world)
@@ -314,22 +292,25 @@ async def test_the_call_of_a_worker_that_died_alone_is_flagged_when_the_state_is
     assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.LOST, AttemptOutcome.ANSWERED]
 
 
-async def test_a_retry_that_was_decided_alone_goes_on_when_the_state_is_back() -> None:
-    """The task that follows carries a higher version, and the state believes it."""
+async def test_another_try_that_was_decided_alone_waits_for_the_state() -> None:
+    """Made alone, nobody could tell the state of it: what is still queued there may be ended from outside."""
     world = World(outcome=ANSWER)
     world.script.in_turn = [OVERLOADED]
     flow = Flow(world)
     await flow.send(request())
     (task,) = world.written(LANE_TOPIC)
-    async with lane_without_state(world):
-        await world.lane(world.redelivery(task, is_surely_new=True))
+    async with lane_without_state(world) as outage:
+        working = await waits_with_another_try(world, outage, task)
+        assert world.delayed() == []
+        outage.is_away = False
+        await working
     (waiting,) = world.delayed()
     world.pass_time(5)
     await world.delay(waiting)
     following = world.written(LANE_TOPIC)[-1]
     await world.lane(world.redelivery(following))
-    assert_sound(world)
-    assert [result.status for result in world.results().values()] == [State.COMPLETED]
+    attempts = assert_sound(world)
+    assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.FAILED, AttemptOutcome.ANSWERED]
     await world.confirm_all()
     assert await world.state.outstanding() == (0, 0)
 

@@ -5,7 +5,7 @@
 --       4 new value (left out: it is deleted)
 -- Gives {written, mark, value, now in ms}; written is 1 also where this very write came twice
 
--- A client that asks again does so within its time-out, in which each of its competitors writes a few times.
+-- So many others may write between a call and the same call again, which a client makes at once.
 local MARKS_KEPT = 64
 
 local held = redis.call('HMGET', KEYS[1], 'marks', 'value')
