@@ -205,11 +205,16 @@ async def test_on_a_phone_the_open_request_takes_the_focus_and_gives_it_back(wat
         await expect(page.get_by_role("button", name="r28", exact=True)).to_be_focused()
 
 
-async def test_single_keys_can_be_switched_off_and_stay_so(watched: Watched) -> None:
-    """For who speaks to the machine: each letter of a word would do something. Arrows, Enter and Escape go on."""
+@pytest.mark.parametrize("width", [1280, 640])
+async def test_single_keys_can_be_switched_off_and_stay_so(watched: Watched, width: int) -> None:
+    """For who speaks to the machine: each letter of a word would do something. Arrows, Enter and Escape go on.
+
+    Also where the page is enlarged to twice its size, which makes it narrow.
+    """
     hub, metrics = live_hub()
     page = watched.page
     fill(hub)
+    await page.set_viewport_size({"width": width, "height": 720})
     async with serving(hub, metrics) as server:
         await page.goto(server.url)
         await is_live(page)
