@@ -67,6 +67,8 @@ async def picture_stages(browser_path: Path) -> None:
         for stage in STAGES:
             page = await browser.new_page(
                 viewport=PHONE if stage.on_a_phone else VIEWPORT,
+                has_touch=stage.on_a_phone,
+                is_mobile=stage.on_a_phone,
                 device_scale_factor=PIXELS_PER_POINT,
                 reduced_motion="reduce",
                 color_scheme="dark" if stage.in_the_dark else "light",
