@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -69,4 +70,10 @@ def wait_until(condition: Callable[[], object], *, timeout_seconds: float = 40) 
 
 def still_running(processes: list[psutil.Process]) -> list[list[str]]:
     """The command lines of those that have not ended."""
-    return [process.cmdline() for process in processes if process.is_running() and process.status() != "zombie"]
+    lines: list[list[str]] = []
+    for process in processes:
+        # It may end between two looks; a zombie has ended, and tells no command line.
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running():
+                lines.append(process.cmdline())
+    return lines
