@@ -22,7 +22,7 @@ mkdir -p "$target" && echo jar > "$target/kafka_2.13.jar"
 def maven(tmp_path: Path, script: str) -> Path:
     path = tmp_path / "mvn"
     # Written by another process: one that we fork meanwhile would hold it open for writing, and nobody could run it.
-    command = ["/bin/sh", "-c", 'cat > "$0" && chmod 755 "$0"', str(path)]
+    command = ["/bin/sh", "-c", 'cat > "$0.$$" && chmod 755 "$0.$$" && mv "$0.$$" "$0"', str(path)]
     subprocess.run(command, input=f"#!/bin/sh\n{script}".encode(), check=True)
     return path
 
