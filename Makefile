@@ -21,7 +21,8 @@ LLAMA_SETTINGS := build.targets=llama install.targets=install/local cmake.build-
 	LLAMA_BUILD_TOOLS=OFF LLAMA_BUILD_TESTS=OFF LLAMA_BUILD_EXAMPLES=OFF LLAMA_BUILD_SERVER=OFF LLAMA_BUILD_APP=OFF \
 	GGML_NATIVE=OFF GGML_LLAMAFILE=OFF GGML_OPENMP=OFF GGML_CPU_REPACK=OFF)
 LLAMA_EXTRA := --extra llama-cpp $(addprefix --config-settings-package llama-cpp-python:, $(LLAMA_SETTINGS))
-# Most tests wait for Kafka, Redis or a browser, so files run beside each other; each process has a stack of its own.
+# Most tests wait for Kafka, Redis or a browser, so files run beside each other, in one process more than there are cores;
+# each has a stack of its own.
 TEST_PROCESSES := --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 3 ? n + 1 : 4))) --dist loadfile --no-loadscope-reorder
 
 # Without a compiler the tests of llama.cpp are skipped; on CI there has to be one.

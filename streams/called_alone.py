@@ -67,8 +67,3 @@ class CalledAlone:
         for partition in await partitions_of(options, sorted(called)):
             numbers[partition.topic].add(partition.partition)
         return [(numbers[topic], called[topic]) for topic in called]
-
-
-async def nobody(queued: Sequence[Summary]) -> Mapping[str, bool]:
-    """Where there is no other worker."""
-    return {summary.request_id: False for summary in queued}

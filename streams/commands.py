@@ -22,12 +22,10 @@ from schemas.codec import Codec, CodecError, decode_json, is_json
 from schemas.command import Command
 from schemas.request import LLMRequest
 from schemas.vocabulary import CommandAction, FailureCategory, State
-from streams.called_alone import nobody
 from streams.context import StageContext
 from streams.deliveries import moment_of
-from streams.ending import Ending
 from streams.leases import LeaseKeeper
-from streams.outside_ends import CalledAmong, OutsideEnds
+from streams.outside_ends import OutsideEnds
 from streams.patience import patiently
 
 log = structlog.get_logger(__name__)
@@ -47,20 +45,18 @@ class CommandStage:
     def __init__(
         self,
         context: StageContext,
-        ending: Ending,
+        ends: OutsideEnds,
         consumer: AIOKafkaConsumer,
         *,
         all_confirmed: Callable[[], Awaitable[None]],
         steady_since: Callable[[], float | None],
-        called_alone: CalledAmong = nobody,
     ) -> None:
         """`all_confirmed` returns once the shared state knows of every result that stands in Kafka at that time.
 
         `steady_since` tells since when it can be believed, if it can be (`Steadiness.since`).
-        `called_alone` gives those of some requests that a lane may have called while it was away.
         """
         self._context = context
-        self._ends = OutsideEnds(context, ending, called_alone)
+        self._ends = ends
         self._consumer = consumer
         self._all_confirmed = all_confirmed
         self._steady_since = steady_since

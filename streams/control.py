@@ -26,6 +26,7 @@ from streams.confirming import ResultConfirmer
 from streams.deadlines import DeadlineSweeper
 from streams.delay import DelayStage
 from streams.ending import Ending
+from streams.outside_ends import OutsideEnds
 from streams.process import background, ending_topics, open_context
 from streams.records import RecordWriter
 from streams.steadiness import Steadiness
@@ -64,22 +65,12 @@ async def run_control(settings: Settings, catalogue: Catalogue) -> int:
         values = RedisSharedValues.from_settings(settings.redis, settings.redis_url, namespace=settings.topic_prefix)
         stack.push_async_callback(values.close)
         steps_back = StepsBack(values, worker=context.worker)
-        called_alone = CalledAlone(settings)
+        ends = OutsideEnds(context, ending, CalledAlone(settings).among)
         sweeper = DeadlineSweeper(
-            context,
-            ending,
-            confirmer,
-            steady_since=steadiness.since,
-            has_gone_back=steps_back.has_gone_back,
-            called_alone=called_alone.among,
+            context, ends, confirmer, steady_since=steadiness.since, has_gone_back=steps_back.has_gone_back
         )
         carrying_out = CommandStage(
-            context,
-            ending,
-            commands,
-            all_confirmed=confirmer.all_confirmed,
-            steady_since=steadiness.since,
-            called_alone=called_alone.among,
+            context, ends, commands, all_confirmed=confirmer.all_confirmed, steady_since=steadiness.since
         )
         readiness = Readiness(
             checks={

@@ -15,11 +15,9 @@ from policy.summary import Summary
 from policy.validation import deadline_passed
 from schemas.attempt import Problem
 from schemas.vocabulary import FailureCategory, State
-from streams.called_alone import nobody
 from streams.confirming import ResultConfirmer
 from streams.context import StageContext
-from streams.ending import Ending
-from streams.outside_ends import CalledAmong, OutsideEnds
+from streams.outside_ends import OutsideEnds
 from streams.patience import patiently
 from streams.restoring import Confirm, Restored, restore
 
@@ -43,19 +41,17 @@ class DeadlineSweeper:
     def __init__(
         self,
         context: StageContext,
-        ending: Ending,
+        ends: OutsideEnds,
         confirmer: ResultConfirmer,
         restoring: Restore = restore,
         *,
         steady_since: Callable[[], float | None],
         has_gone_back: Callable[[], Awaitable[bool]] = _never,
-        called_alone: CalledAmong = nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`steady_since` tells since when the shared state can be believed, if it can be (`Steadiness.since`).
 
         `has_gone_back` tells whether it has lost what it knew when this was asked before.
-        `called_alone` gives those of some requests that a lane may have called while it was away.
         `clock` gives seconds, and is never set back.
         """
         self._context = context
@@ -66,7 +62,7 @@ class DeadlineSweeper:
         self._whole_at: datetime | None = None
         """When the shared state was last seen in the run that it is known to have lost nothing before."""
         self._restore = restoring
-        self._ends = OutsideEnds(context, ending, called_alone)
+        self._ends = ends
         self._confirmer = confirmer
         self._unpublished_since: dict[str, float] = {}
         self._left = 0

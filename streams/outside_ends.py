@@ -12,7 +12,6 @@ from schemas import Attempt
 from schemas.attempt import Problem
 from schemas.base import epoch_ms
 from schemas.vocabulary import State
-from streams.called_alone import nobody
 from streams.context import StageContext
 from streams.ending import NOWHERE, Ending, origins_of
 
@@ -30,7 +29,7 @@ VERSIONS_APART = 1_000
 class OutsideEnds:
     """Ends requests that nobody holds, and publishes their ends."""
 
-    def __init__(self, context: StageContext, ending: Ending, called_alone: CalledAmong = nobody) -> None:
+    def __init__(self, context: StageContext, ending: Ending, called_alone: CalledAmong) -> None:
         """`called_alone` tells of queued requests, by id, whether a worker may have called unknown to the state."""
         self._context = context
         self._ending = ending

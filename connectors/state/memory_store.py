@@ -236,7 +236,7 @@ class MemoryStateStore:
         return request.moved()
 
     async def end(self, seen: Known, state: State, outcome: bytes, *, version: int | None = None) -> Settled | None:
-        step = ending_step(seen.state, state)
+        ending_step(seen.state, state)
         end = Standing(state, version or seen.version + 1)
         request = self._find(seen.request_id)
         if request is None:
@@ -247,7 +247,6 @@ class MemoryStateStore:
         is_held = request.hold is not None and request.hold.until_ms > self._now_ms()
         if request.standing.version != seen.version or is_held:
             return request.settled()
-        request.step(step)
         request.standing = end
         request.fence = self._next_fence()
         request.outcome, request.is_outside = outcome, True

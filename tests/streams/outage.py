@@ -23,8 +23,7 @@ class Outage:
 
     def __init__(self, world: World) -> None:
         self.is_away = False
-        self.asked = 0
-        self.asked_for: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
         self.seconds = 1000.0
         self._world = world
 
@@ -32,8 +31,7 @@ class Outage:
         method = getattr(self._world.state, name)
 
         async def step(*args: Any, **kwargs: Any) -> Any:
-            self.asked += 1
-            self.asked_for[name] += 1
+            self.asked[name] += 1
             if self.is_away:
                 raise StateUnavailableError(name)
             return await method(*args, **kwargs)
@@ -80,6 +78,6 @@ async def waits_with_another_try(world: World, outage: Outage, task: Outgoing) -
     """Works on a task whose call fails, until the lane waits for the shared state to tell it of the next try."""
     working = asyncio.create_task(world.lane(world.redelivery(task, is_surely_new=True)))
     async with asyncio.timeout(10):
-        while not (world.calls["r-1"] and outage.asked_for["reschedule"]):
+        while not (world.calls["r-1"] and outage.asked["reschedule"]):
             await asyncio.sleep(0)
     return working

@@ -21,11 +21,11 @@ from connectors.settings import Settings
 from policy.summary import Summary
 from schemas.command import Command
 from schemas.vocabulary import AttemptOutcome, Priority, State
-from streams.called_alone import CalledAlone, nobody
+from streams.called_alone import CalledAlone
 from tests.streams.flow import Flow, assert_sound
 from tests.streams.outage import lane_without_state, waits_with_another_try
 from tests.streams.samples import OVERLOADED, request
-from tests.streams.world import LANE_TOPIC, START, Crash, Crasher, World
+from tests.streams.world import LANE_TOPIC, START, Crash, Crasher, World, nobody_called
 
 DEADLINE = START + timedelta(seconds=60)
 MAX_STEPS = 30
@@ -45,6 +45,17 @@ async def killed_alone(world: World, *, at: int) -> bool:
 
 async def all_of_them(queued: Sequence[Summary]) -> Mapping[str, bool]:
     return {summary.request_id: True for summary in queued}
+
+
+async def one_queued_one_held(world: World) -> None:
+    """Two requests that are due: one in its lane, and one whose worker died with its lease."""
+    flow = Flow(world)
+    for name in ("queued", "held"):
+        await flow.send(request(name, deadline_at=DEADLINE))
+    _, held = world.written(LANE_TOPIC)
+    with pytest.raises(Crash):
+        await world.lane(world.redelivery(held), Crasher(at=2))
+    world.clock = DEADLINE
 
 
 async def end_from_outside(world: World, end: State) -> None:
@@ -91,16 +102,10 @@ async def test_only_what_is_queued_is_asked_for() -> None:
 
     async def among(queued: Sequence[Summary]) -> Mapping[str, bool]:
         asked.extend(summary.request_id for summary in queued)
-        return await nobody(queued)
+        return await nobody_called(queued)
 
     world = World(called_alone=among)
-    flow = Flow(world)
-    for name in ("queued", "held"):
-        await flow.send(request(name, deadline_at=DEADLINE))
-    _, held = world.written(LANE_TOPIC)
-    with pytest.raises(Crash):
-        await world.lane(world.redelivery(held), Crasher(at=2))
-    world.clock = DEADLINE
+    await one_queued_one_held(world)
     assert await world.sweep() == 2
     assert asked == ["queued"]
     lost = [attempt for attempt in world.attempts().values() if attempt.outcome is AttemptOutcome.LOST]
@@ -115,13 +120,7 @@ async def test_what_kafka_does_not_tell_of_is_ended_when_it_does() -> None:
         return answers.pop(0)
 
     world = World(called_alone=among)
-    flow = Flow(world)
-    for name in ("queued", "held"):
-        await flow.send(request(name, deadline_at=DEADLINE))
-    _, held = world.written(LANE_TOPIC)
-    with pytest.raises(Crash):
-        await world.lane(world.redelivery(held), Crasher(at=2))
-    world.clock = DEADLINE
+    await one_queued_one_held(world)
     assert await world.sweep() == 1
     assert {result.request_id for result in world.results().values()} == {"held"}
     assert await world.sweep() == 1

@@ -84,13 +84,13 @@ async def _carried_out(world: World, sent: Command) -> None:
     consumer.add(value=SingleObjectCodec().encode(sent))
     stop = asyncio.Event()
     consumer.on_commit = stop.set
-    context, ending = world._process(Crasher(), "/control")
-    await CommandStage(context, ending, consumer, all_confirmed=world.confirm_all, steady_since=world.steady_since).run(
+    context, ends = world.control()
+    await CommandStage(context, ends, consumer, all_confirmed=world.confirm_all, steady_since=world.steady_since).run(
         stop
     )
 
 
-async def test_a_command_that_claims_to_be_from_the_future_concerns_nothing_that_is_sent_after_itsrecord_of() -> None:
+async def test_a_command_that_claims_to_be_from_the_future_concerns_nothing_that_is_sent_after_its_record() -> None:
     """But for what the clocks of two hosts may differ by."""
     world = World()
     flow = Flow(world)

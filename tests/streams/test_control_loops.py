@@ -44,7 +44,7 @@ async def test_what_was_read_before_an_error_is_read_again(monkeypatch: pytest.M
     for name in ("r-1", "r-2"):
         consumer.add(value=cancelling(name))
     stop, failures = asyncio.Event(), [RuntimeError("once")]
-    context, ending = world._process(Crasher(), "/control")
+    context, ends = world.control()
 
     async def all_confirmed() -> None:
         if failures:
@@ -52,7 +52,7 @@ async def test_what_was_read_before_an_error_is_read_again(monkeypatch: pytest.M
 
     stage = CommandStage(
         context,
-        ending,
+        ends,
         cast("AIOKafkaConsumer", consumer),
         all_confirmed=all_confirmed,
         steady_since=world.steady_since,
@@ -153,13 +153,13 @@ async def test_what_ended_while_redis_was_away_is_not_cancelled_as_well() -> Non
     consumer: Any = KeptLogConsumer("llm.results")
     add_result(consumer, "r-1")
     confirmer = confirmer_of(world, consumer)
-    context, ending = world._process(Crasher(), "/control")
+    context, ends = world.control()
 
     async def all_confirmed() -> None:
         await confirmer.poll()
         await confirmer.all_confirmed()
 
-    stage = CommandStage(context, ending, consumer, all_confirmed=all_confirmed, steady_since=world.steady_since)
+    stage = CommandStage(context, ends, consumer, all_confirmed=all_confirmed, steady_since=world.steady_since)
     command = Command(command_id="c", issued_at=START, tenant_id="default")
     assert await stage.carry_out(command) == 0
     assert world.results() == {}
@@ -169,7 +169,7 @@ async def test_sweeps_go_on_whatever_the_wall_clock_says(monkeypatch: pytest.Mon
     """It stands still here; one that is set back would put the next sweep off by as much."""
     monkeypatch.setattr(control, "SWEEP_SECONDS", 0.001)
     world, stop, swept = World(), asyncio.Event(), 0
-    context, ending = world._process(Crasher(), "/control")
+    context, ends = world.control()
     confirmer = ResultConfirmer(context, cast("AIOKafkaConsumer", KeptLogConsumer("llm.results")))
 
     class Counting(DeadlineSweeper):
@@ -181,5 +181,5 @@ async def test_sweeps_go_on_whatever_the_wall_clock_says(monkeypatch: pytest.Mon
             return 0
 
     async with asyncio.timeout(10):
-        await control._sweep(confirmer, Counting(context, ending, confirmer, steady_since=world.steady_since), stop)
+        await control._sweep(confirmer, Counting(context, ends, confirmer, steady_since=world.steady_since), stop)
     assert swept == 3

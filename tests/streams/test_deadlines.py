@@ -168,8 +168,8 @@ async def test_nothing_expires_whose_result_may_be_in_kafka_unread() -> None:
     world = World()
     await Flow(world).send(request(**LATE))
     world.clock = DEADLINE
-    context, ending = world._process(Crasher(), "/control")
-    sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", NotCaughtUp()), steady_since=world.steady_since)
+    context, ends = world.control()
+    sweeper = DeadlineSweeper(context, ends, cast("ResultConfirmer", NotCaughtUp()), steady_since=world.steady_since)
     assert await sweeper.sweep() == 0
     assert world.results() == {}
 
@@ -177,7 +177,7 @@ async def test_nothing_expires_whose_result_may_be_in_kafka_unread() -> None:
 async def test_results_are_read_back_before_anything_expires_in_a_state_that_was_emptied() -> None:
     world = World()
     world.forget(restored=False)
-    context, ending = world._process(Crasher(), "/control")
+    context, ends = world.control()
     restored = []
 
     async def restoring(context: StageContext, confirm: Confirm, _whole_at: object) -> Restored:
@@ -186,7 +186,7 @@ async def test_results_are_read_back_before_anything_expires_in_a_state_that_was
         return Restored()
 
     sweeper = DeadlineSweeper(
-        context, ending, cast("ResultConfirmer", NotCaughtUp()), restoring, steady_since=world.steady_since
+        context, ends, cast("ResultConfirmer", NotCaughtUp()), restoring, steady_since=world.steady_since
     )
     for _ in range(2):
         await sweeper.sweep()

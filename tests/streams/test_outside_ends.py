@@ -77,8 +77,8 @@ async def test_many_that_are_not_ours_to_end_do_not_hide_one_that_is(monkeypatch
         await flow.send(request(f"theirs-{number}", deadline_at=DEADLINE))
     await flow.send(request("ours", deadline_at=DEADLINE + timedelta(seconds=1)))
     world.clock = DEADLINE + timedelta(seconds=1)
-    context, ending = world._process(Crasher(), "/control")
-    sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", HalfRead()), steady_since=world.steady_since)
+    context, ends = world.control()
+    sweeper = DeadlineSweeper(context, ends, cast("ResultConfirmer", HalfRead()), steady_since=world.steady_since)
     assert sum([await sweeper.sweep() for _ in range(5)]) == 1
     assert [result.request_id for result in world.results().values()] == ["ours"]
 
@@ -99,8 +99,8 @@ async def test_what_is_asked_for_at_once_has_a_bound(monkeypatch: pytest.MonkeyP
         return await overdue(limit=limit)
 
     monkeypatch.setattr(world.state, "overdue", noting)
-    context, ending = world._process(Crasher(), "/control")
-    sweeper = DeadlineSweeper(context, ending, cast("ResultConfirmer", HalfRead()), steady_since=world.steady_since)
+    context, ends = world.control()
+    sweeper = DeadlineSweeper(context, ends, cast("ResultConfirmer", HalfRead()), steady_since=world.steady_since)
     for _ in range(5):
         await sweeper.sweep()
     assert asked == [10, 20, 30, 30, 30]

@@ -94,14 +94,14 @@ async def test_while_it_is_away_it_is_asked_now_and_then_only() -> None:
     outage = Outage(World())
     claims = outage.claims()
     await away(outage, claims)
-    outage.asked = 0
+    outage.asked.clear()
     for number in range(100):
         assert isinstance(await claims.claim(f"r-{number}", owner="us", lease_ms=LEASE_MS, task=TASK), Claimed)
-    assert outage.asked == 1
+    assert outage.asked.total() == 1
     outage.seconds += ASK_AGAIN_SECONDS
     for number in range(100):
         await claims.claim(f"s-{number}", owner="us", lease_ms=LEASE_MS, task=TASK)
-    assert outage.asked == 2
+    assert outage.asked.total() == 2
 
 
 async def test_it_comes_back_by_itself_with_the_first_claim_that_is_answered() -> None:
@@ -218,10 +218,10 @@ async def test_own_leases_are_neither_renewed_nor_given_back_in_the_shared_state
     await away(outage, claims)
     claim = await claims.claim("r-1", owner="us", lease_ms=LEASE_MS, task=TASK)
     assert isinstance(claim, Claimed)
-    outage.asked = 0
+    outage.asked.clear()
     assert (await claims.renew([claim.lease], lease_ms=LEASE_MS)).lost == ()
     await claims.release(claim.lease, called=True)
-    assert outage.asked == 0
+    assert outage.asked.total() == 0
 
 
 async def test_a_lane_completes_what_it_has_while_the_state_is_away() -> None:

@@ -15,7 +15,7 @@ from streams.restoring import Confirm, Restored
 from streams.steps_back import StepsBack
 from tests.streams.flow import Flow, assert_sound
 from tests.streams.samples import request
-from tests.streams.world import START, AllConfirmed, Crasher, World
+from tests.streams.world import START, AllConfirmed, World
 
 DEADLINE = START + timedelta(seconds=60)
 
@@ -73,10 +73,10 @@ async def test_what_has_ended_since_then_does_not_expire() -> None:
     watch = watch_of(values)
 
     def sweeper_now() -> DeadlineSweeper:
-        context, ending = world._process(Crasher(), "/control")
+        context, ends = world.control()
         confirmer = cast("ResultConfirmer", Reading())
         return DeadlineSweeper(
-            context, ending, confirmer, restoring, steady_since=world.steady_since, has_gone_back=watch.has_gone_back
+            context, ends, confirmer, restoring, steady_since=world.steady_since, has_gone_back=watch.has_gone_back
         )
 
     await sweeper_now().sweep()
@@ -118,9 +118,9 @@ async def test_what_ended_in_the_last_moment_before_a_restart_does_not_expire() 
     old_state = deepcopy(world.state)
     await flow.run()
     await world.confirm_all()
-    context, ending = world._process(Crasher(), "/control")
+    context, ends = world.control()
     sweeper = DeadlineSweeper(
-        context, ending, cast("ResultConfirmer", Reading()), restoring, steady_since=world.steady_since
+        context, ends, cast("ResultConfirmer", Reading()), restoring, steady_since=world.steady_since
     )
     await sweeper.sweep()
     seen_whole_at = world.clock
@@ -148,7 +148,7 @@ async def test_a_process_that_has_not_seen_the_store_before_reads_all_of_it_back
         return False
 
     world.state.is_same_run = tell  # type: ignore[method-assign]
-    context, ending = world._process(Crasher(), "/control")
+    context, ends = world.control()
     confirmer = cast("ResultConfirmer", Reading())
-    await DeadlineSweeper(context, ending, confirmer, restoring, steady_since=world.steady_since).sweep()
+    await DeadlineSweeper(context, ends, confirmer, restoring, steady_since=world.steady_since).sweep()
     assert read_since == [None]

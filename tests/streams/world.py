@@ -19,6 +19,7 @@ from connectors.state.memory_store import MemoryStateStore
 from connectors.state.store import ClaimStore, StateStore
 from policy.catalogue import SIMULATED_ONLY, Catalogue
 from policy.retry import RetryPolicy
+from policy.summary import Summary
 from schemas import Attempt, LaneTask, LLMRequest, LLMResult, StatusEvent
 from schemas.attempt import Problem
 from schemas.codec import SingleObjectCodec, decode_single_object
@@ -26,7 +27,6 @@ from schemas.command import Command
 from schemas.envelope import Header, header
 from schemas.task import Origin
 from schemas.vocabulary import State
-from streams.called_alone import nobody
 from streams.commands import CommandStage
 from streams.confirming import ResultConfirmer
 from streams.context import Delivery, StageContext
@@ -37,7 +37,7 @@ from streams.gating import CallOutcome
 from streams.intake import Intake
 from streams.lane import Lane
 from streams.leases import LeaseKeeper
-from streams.outside_ends import CalledAmong
+from streams.outside_ends import CalledAmong, OutsideEnds
 from streams.own_claims import EndsOfOthers, OutageClaims
 from streams.provider_call import ProviderCaller
 from streams.records import RecordWriter
@@ -150,6 +150,11 @@ class AllConfirmed:
         return 0
 
 
+async def nobody_called(queued: Sequence[Summary]) -> dict[str, bool]:
+    """Every worker that called for these has told the shared state of it."""
+    return {summary.request_id: False for summary in queued}
+
+
 ANSWER = Answered(text="an answer", finish_reason="stop", model="reading-ease-1")
 
 
@@ -170,7 +175,7 @@ class World:
     claims: ClaimStore | None = None
     record_own_call: Callable[[Delivery], Awaitable[bool]] | None = None
     ends_of_others: EndsOfOthers | None = None
-    called_alone: CalledAmong = nobody
+    called_alone: CalledAmong = nobody_called
     """For the control role: what may have been called while the shared state was away."""
     steady_since: Callable[[], float | None] = lambda: 0.0
     """For the control role: since when the shared state can be believed."""
@@ -318,31 +323,23 @@ class World:
     async def sweep(self, crasher: Crasher | None = None) -> int:
         """The control role looks for deadlines, with all results read."""
         if self.sweeper is None or self.sweeper[0] is not crasher:
-            context, ending = self._process(crasher or Crasher(), "/control")
+            context, ends = self.control(crasher)
             confirmer = cast("ResultConfirmer", AllConfirmed())
-            sweeper = DeadlineSweeper(
-                context,
-                ending,
-                confirmer,
-                clock=self.seconds,
-                steady_since=self.steady_since,
-                called_alone=self.called_alone,
-            )
+            sweeper = DeadlineSweeper(context, ends, confirmer, clock=self.seconds, steady_since=self.steady_since)
             self.sweeper = crasher, sweeper
         return await self.sweeper[1].sweep()
 
     async def cancel(self, command: Command, crasher: Crasher | None = None) -> int:
         """The control role carries out a command."""
-        context, ending = self._process(crasher or Crasher(), "/control")
+        context, ends = self.control(crasher)
         consumer = cast("AIOKafkaConsumer", None)
-        return await CommandStage(
-            context,
-            ending,
-            consumer,
-            all_confirmed=self.confirm_all,
-            steady_since=self.steady_since,
-            called_alone=self.called_alone,
-        ).carry_out(command)
+        stage = CommandStage(context, ends, consumer, all_confirmed=self.confirm_all, steady_since=self.steady_since)
+        return await stage.carry_out(command)
+
+    def control(self, crasher: Crasher | None = None) -> tuple[StageContext, OutsideEnds]:
+        """A process of the control role."""
+        context, ending = self._process(crasher or Crasher(), "/control")
+        return context, OutsideEnds(context, ending, self.called_alone)
 
     async def confirm_all(self) -> None:
         """The control role reads all results."""
